@@ -1,0 +1,143 @@
+"""The checks behind the exercises: one module a lesson, one function an exercise.
+
+A check takes the reader's answer, prints one of three states and returns them as a `Result`.
+It compares with PyTorch's own answer on fresh random inputs, leaves the reader's random state
+as it was, and never raises, unless the environment variable NN_EMBEDDING_CHECKS_RAISE is set,
+as the tests do.
+"""
+
+import contextlib
+import dis
+import functools
+import inspect
+import io
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+NOT_ATTEMPTED, WRONG, RIGHT = "not attempted", "wrong", "right"
+RAISE = "NN_EMBEDDING_CHECKS_RAISE"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found: `state` is "not attempted", "wrong" or "right"; `hint` says more."""
+
+    state: str
+    hint: str
+
+    def _ipython_display_(self) -> None:
+        """Show nothing: the check has printed its words already."""
+
+
+class Wrong(Exception):  # noqa: N818 - it is a state, not a failure
+    """Raised inside a check: the answer is wrong, and this is the hint that fits."""
+
+
+def exercise(judge: Callable[..., str]) -> Callable[..., Result]:
+    """Make a check of a function that returns praise for a right answer and raises `Wrong` else.
+
+    The answer `...` (the stub as it stands) and a function or class whose methods hold
+    nothing but `...` count as not attempted.
+    """
+
+    @functools.wraps(judge)
+    def check(answer: object = ...) -> Result:
+        result = _judged(judge, answer)
+        lead = {NOT_ATTEMPTED: "Not attempted yet.", WRONG: "Not right yet.", RIGHT: "Right."}
+        print(lead[result.state], result.hint)
+        if result.state != RIGHT and os.environ.get(RAISE):
+            raise AssertionError(f"{judge.__name__}: {result.state}: {result.hint}")
+        return result
+
+    return check
+
+
+def _judged(judge: Callable[..., str], answer: object) -> Result:
+    try:
+        if _is_stub(answer):
+            return Result(NOT_ATTEMPTED, "Replace the dots with your answer, then run this cell.")
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(action="ignore"),
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.seed()
+            return Result(RIGHT, judge(answer))
+    except Wrong as wrong:
+        return Result(WRONG, str(wrong))
+    except (Exception, SystemExit) as error:
+        # A check must not end in a traceback whatever the answer is: an object whose
+        # comparison raises is as good an answer as any.
+        return Result(WRONG, f"Your answer could not be checked: {_first_line(error)}")
+
+
+def _is_stub(answer: object) -> bool:
+    if answer is ...:
+        return True
+    if inspect.isclass(answer):
+        methods = [m.__func__ if isinstance(m, staticmethod) else m for m in vars(answer).values()]
+        methods = [m for m in methods if inspect.isfunction(m)]
+        return bool(methods) and all(map(_is_stub, methods))
+    if inspect.isfunction(answer):
+        code = [i for i in dis.get_instructions(answer) if i.opname not in ("RESUME", "NOP")]
+        return all(i.opname.startswith(("LOAD_CONST", "RETURN")) for i in code) and all(
+            i.argval is None for i in code if i.opname in ("LOAD_CONST", "RETURN_CONST")
+        )
+    return False
+
+
+def call(function: object, *inputs: object, copy: bool = True) -> object:
+    """What the reader's function returns for copies of `inputs`; `Wrong` where it fails."""
+    if not callable(function):
+        raise Wrong(f"A function is wanted here, not {describe(function)}.")
+    copies = [i.clone() if isinstance(i, torch.Tensor) else i for i in inputs]
+    try:
+        value = function(*copies if copy else inputs)
+    except (Exception, SystemExit) as error:
+        given = ", ".join(map(describe, inputs))
+        raise Wrong(f"Given {given}, your function raised {_first_line(error)}") from None
+    if value is None:
+        raise Wrong("Your function returned None. Does it end in a return?")
+    return value
+
+
+def same(value: object, truth: torch.Tensor, what: str = "The result") -> bool:
+    """Whether `value` equals `truth`, to rounding; `Wrong` where type, shape or dtype differ."""
+    if not isinstance(value, torch.Tensor):
+        raise Wrong(f"{what} should be a tensor, not {describe(value)}.")
+    if value.shape != truth.shape:
+        raise Wrong(f"{what} has shape {tuple(value.shape)}; {tuple(truth.shape)} is wanted.")
+    if value.dtype != truth.dtype:
+        raise Wrong(f"{what} has dtype {value.dtype}; {truth.dtype} is wanted.")
+    return close(value, truth)
+
+
+def close(value: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same shape and dtype and equal values, to rounding."""
+    alike = value.shape == other.shape and value.dtype == other.dtype
+    return alike and torch.allclose(value.detach(), other.detach(), rtol=1e-4, atol=1e-5)
+
+
+def number(value: object, what: str = "The answer") -> float:
+    """`value` as a float; a tensor of one element will do. `Wrong` for anything else."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"{what} should be a number, not {describe(value)}.")
+    return float(value)
+
+
+def describe(value: object) -> str:
+    """A few words on a value: a tensor's dtype and shape, or a type's name with a short repr."""
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

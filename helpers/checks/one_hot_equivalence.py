@@ -1,0 +1,112 @@
+"""Checks of lesson 02: one-hot vectors, linear twins, permutations, bytes and mixtures."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.checks import Wrong, call, close, describe, exercise, number, same
+
+
+@exercise
+def one_hot(answer):
+    """A function (ids, V) -> float32 one-hot vectors, for ids of any shape."""
+    for shape, V in [((3,), 8), ((2, 5), 6), ((), 4)]:
+        ids = torch.randint(V - 1, shape)  # the largest id is never in the batch
+        vectors, truth = call(answer, ids, V), F.one_hot(ids, V).float()
+        if isinstance(vectors, torch.Tensor):
+            if vectors.shape == F.one_hot(ids).shape != truth.shape:
+                raise Wrong("You count classes in the batch. V may be larger than its ids show.")
+            if vectors.shape == truth.shape and vectors.dtype != truth.dtype:
+                raise Wrong(f"The vectors should be float32, not {vectors.dtype}: use .float().")
+        if not same(vectors, truth, f"The answer for ids of shape {shape}"):
+            raise Wrong(f"For ids {ids.tolist()} the ones stand at the wrong places.")
+    return "Ids of any shape, and V places even where the batch shows fewer."
+
+
+@exercise
+def as_linear(answer):
+    """A function embedding -> nn.Linear with the same rows, in memory of its own."""
+    table = nn.Embedding(7, 3)
+    before = table.weight.detach().clone()
+    linear = call(answer, table)
+    if not isinstance(linear, nn.Linear):
+        raise Wrong(f"Return an nn.Linear, not {describe(linear)}.")
+    if linear.weight.shape != (3, 7):
+        shape = tuple(linear.weight.shape)
+        raise Wrong(f"The weight has shape {shape}. Linear keeps outputs by inputs: transpose it.")
+    outputs = linear(torch.eye(7)).detach()
+    if linear.bias is not None and not close(outputs, before):
+        if close(outputs - linear.bias.detach(), before):
+            raise Wrong("The rows are there, but a random bias is added to each: bias=False.")
+    if not close(outputs, before):
+        raise Wrong("The layer's outputs for one-hot vectors are not the table's rows.")
+    if not linear.weight.requires_grad:
+        raise Wrong("The outputs are right, but this weight is frozen: it cannot be trained.")
+    with torch.no_grad():
+        linear.weight.add_(1.0)
+    if not torch.equal(table.weight, before):
+        raise Wrong("The outputs are right, but both layers share memory: .T alone copies nothing.")
+    return "The same rows, on their other side, and in memory of their own."
+
+
+@exercise
+def is_permutation(answer):
+    """A function (ids, V) -> whether ids select every row exactly once."""
+    V = int(torch.randint(5, 9, ()))
+    some = torch.randperm(V)
+    repeated = torch.cat([some[:-1], some[:1]])
+    cases = [
+        (some, True, "every row once, in some order"),
+        (some[:-1], False, "no repeats, but one row is left out"),
+        (repeated, False, "V ids, but one repeats and one row is left out"),
+        (torch.cat([some, some[:1]]), False, "every row, but one of them twice"),
+    ]
+    for ids, truth, what in cases:
+        value = call(answer, ids, V)
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            value = value.item()
+        if not isinstance(value, bool):
+            raise Wrong(f"Return True or False, not {describe(value)}.")
+        if value != truth:
+            raise Wrong(f"For ids {ids.tolist()} and V = {V} you say {value}: {what}.")
+    return "Nothing left out and nothing twice: both must be asked."
+
+
+@exercise
+def one_hot_bytes(answer):
+    """A function (batch, length, V) -> bytes of F.one_hot."""
+    for _ in range(3):
+        batch, length, V = (int(n) for n in torch.randint(2, 40, (3,)))
+        value = number(call(answer, batch, length, V), "The number of bytes")
+        truth = F.one_hot(torch.zeros(batch, length, dtype=torch.int64), V).nbytes
+        if value == truth:
+            continue
+        if value == truth / 2:
+            raise Wrong("That is float32. F.one_hot returns int64, before any .float().")
+        if value == truth / 8:
+            raise Wrong("That is the number of numbers. How many bytes does each take?")
+        if value == truth / V:
+            raise Wrong("That is the bytes of the ids. Each id becomes V numbers.")
+        if value == truth / length:
+            raise Wrong("You forgot the length: every word of every sentence gets a vector.")
+        raise Wrong(f"For ({batch}, {length}, {V}) you say {value:.0f}; F.one_hot takes {truth}.")
+    return "Eight bytes a number, V numbers a word."
+
+
+@exercise
+def soft_look_up(answer):
+    """A function (logits, E) -> mixtures of the rows of E by softmax over the last axis."""
+    E = torch.randn(5, 3)
+    for shape in [(5,), (5, 5), (2, 4, 5)]:
+        logits = 2 * torch.randn(shape)
+        value, truth = call(answer, logits, E), torch.softmax(logits, -1) @ E
+        if same(value, truth, f"The answer for logits of shape {shape}"):
+            continue
+        if close(value, E[logits.argmax(-1)]):
+            raise Wrong("That takes the best row alone. Wanted is the mixture of all rows.")
+        if close(value, logits @ E):
+            raise Wrong("The scores themselves are no weights. Softmax makes them add up to 1.")
+        if any(close(value, torch.softmax(logits, d) @ E) for d in range(logits.dim() - 1)):
+            raise Wrong("Your softmax runs over the batch. It should run over the words: dim=-1.")
+        raise Wrong(f"For logits of shape {shape} these are not the mixtures of the rows.")
+    return "A mixture for every place of the batch: softmax over words, then a product."

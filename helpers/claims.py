@@ -1,0 +1,106 @@
+"""The claims that the course settles: data/claims.csv, read and drawn as tables and a map."""
+
+import csv
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from helpers import figures
+
+ROOT = Path(__file__).parents[1]
+VERDICTS = ("true", "half-true", "false", "answered", "open")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: `lessons` settle it ("02", "06"); `where` names their sections ("02 §1")."""
+
+    id: str
+    claim: str
+    verdict: str
+    lessons: tuple[str, ...]
+    where: tuple[str, ...]
+    evidence: str
+
+
+def read(path: Path = ROOT / "data" / "claims.csv") -> list[Claim]:
+    """All claims, in the file's order. ValueError where a verdict is none of `VERDICTS`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["verdict"] not in VERDICTS:
+            raise ValueError(f"{row['id']}: verdict {row['verdict']!r} is none of {VERDICTS}")
+    return [
+        Claim(
+            row["id"],
+            row["claim"],
+            row["verdict"],
+            tuple(row["lessons"].split()),
+            tuple(part.strip() for part in row["where"].split(";") if part.strip()),
+            row["evidence"],
+        )
+        for row in rows
+    ]
+
+
+def table(claims: Iterable[Claim], lesson: str = "") -> str:
+    """A Markdown table of `claims`; with `lesson`, the section of that lesson that settles each."""
+    lines = [f"| | claim | verdict | evidence | {'section' if lesson else 'where'} |"]
+    lines += ["|:--|:--|:--|:--|:--|"]
+    for c in claims:
+        where = [w.removeprefix(f"{lesson} ") for w in c.where if w.startswith(lesson)]
+        verdict = c.verdict if c.verdict == "open" else f"**{c.verdict}**"
+        lines.append(f"| {c.id} | {c.claim} | {verdict} | {c.evidence} | {', '.join(where)} |")
+    return "\n".join(lines)
+
+
+def show(lesson: str) -> None:
+    """Display the claims that `lesson`, such as "02", settles: verdict, evidence and section."""
+    mine = [c for c in read() if any(w.startswith(f"{lesson} ") for w in c.where)]
+    if not mine:
+        raise ValueError(f"no claim is settled in lesson {lesson!r}: lessons are written '02'")
+    display(Markdown(table(mine, lesson)))
+
+
+def draw_map() -> Figure:
+    """Draw which lesson settles which claim, and how: a column a lesson, a row a claim."""
+    claims = read()
+    colors = (figures.GREEN, figures.ORANGE, figures.VERMILLION, figures.BLUE, "#A7B0B8")
+    fig, ax = plt.subplots(figsize=(7.2, 8.4))
+    for verdict, mark, color in zip(VERDICTS, "osXD.", colors, strict=True):
+        chosen = [(y, c) for y, c in enumerate(claims) if c.verdict == verdict]
+        x = [int(lesson) for _, c in chosen for lesson in c.lessons]
+        y = [y for y, c in chosen for _ in c.lessons]
+        ax.scatter(x, y, s=62, marker=mark, color=color, label=verdict)
+    ax.set_yticks(range(len(claims)), [f"{shorten(c.claim)}  {c.id}" for c in claims], size=8)
+    ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
+    ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
+    ax.legend(loc="upper right", title="verdict", framealpha=1)
+    return fig
+
+
+def shorten(text: str, width: int = 58) -> str:
+    """`text` cut at a word to at most `width` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= width else text[: text.rfind(" ", 0, width - 1)] + " …"
+
+
+def update_readme(path: Path = ROOT / "README.md") -> None:
+    """Write the table of all claims between the README's two claims markers."""
+    begin, end = "<!-- claims:begin -->", "<!-- claims:end -->"
+    text = path.read_text(encoding="utf-8")
+    fresh, found = re.subn(
+        f"{begin}.*{end}", lambda _: f"{begin}\n{table(read())}\n{end}", text, flags=re.DOTALL
+    )
+    if found != 1:
+        raise ValueError(f"{path} should hold {begin} and {end} once, around the claims table")
+    path.write_text(fresh, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    update_readme(*map(Path, sys.argv[1:]))

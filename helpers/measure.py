@@ -1,0 +1,105 @@
+"""Measuring on the machine at hand: time, ratios of time, and peak memory."""
+
+import os
+import statistics
+import time as clock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def time(function: Callable[[], object], repeats: int = 9, budget: float = 0.3) -> float:
+    """Median seconds of one call of `function`, after one call to warm up.
+
+    Stops after `repeats` calls, or when `budget` seconds are spent and three calls are timed.
+    A CUDA device is waited for before and after each call.
+    """
+    function()
+    seconds: list[float] = []
+    while len(seconds) < repeats and (len(seconds) < 3 or sum(seconds) < budget):
+        _synchronize()
+        start = clock.perf_counter()
+        function()
+        _synchronize()
+        seconds.append(clock.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def ratio(
+    slow: Callable[[], object], fast: Callable[[], object], repeats: int = 9, budget: float = 0.6
+) -> float:
+    """How many times as long `slow` takes as `fast`: the median over pairs timed in turn.
+
+    Both run in turn, so that a busy moment of the machine falls on both.
+    """
+    slow(), fast()
+    ratios: list[float] = []
+    spent = 0.0
+    while len(ratios) < repeats and (len(ratios) < 3 or spent < budget):
+        one = [time(f, repeats=1) for f in (slow, fast)]
+        ratios.append(one[0] / one[1])
+        spent += sum(one)
+    return statistics.median(ratios)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the block on one thread of PyTorch: steadier times, and a product costs its work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Most bytes of tensors on the CPU alive at once while `function` runs, beyond those before.
+
+    Read off the allocations and frees that PyTorch's profiler records, in their order.
+    """
+    alive = peak = 0
+    for event in _events(function):
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    return peak
+
+
+def operators(function: Callable[[], object]) -> list[str]:
+    """Names of the PyTorch operators that run during `function`, in order, without "aten::".
+
+    An operator that calls others comes before them: linear, then t, then mm.
+    """
+    names = [event.name() for event in _events(function)]
+    return [name.removeprefix("aten::") for name in names if name.startswith("aten::")]
+
+
+def _events(function: Callable[[], object]) -> list:
+    with (
+        _quiet_stderr(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        kept = function()  # alive until the profile ends, so that a result counts
+    del kept
+    return sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what C++ code writes to the error stream: the profiler notes its start and stop."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

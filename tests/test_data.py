@@ -1,0 +1,116 @@
+"""The frozen files in data/: what data/README.md says of them is so.
+
+Nothing here builds them anew, since other versions of the libraries give other files.
+"""
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+
+from helpers import documentation
+
+DATA = documentation.DATA
+README = (DATA / "README.md").read_text(encoding="utf-8")
+CHECKSUMS = re.findall(r"^\| (\S+) \| ([0-9a-f]{64}) \|$", README, re.MULTILINE)
+OWN_NAMES = "torch pytorch numpy np scipy matplotlib mpl plt pyplot sympy networkx nx python"
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return documentation.vocabulary()
+
+
+@pytest.fixture(scope="module")
+def bags():
+    return documentation.bags()
+
+
+def test_the_readme_lists_the_built_files():
+    assert {"docs_vocabulary.csv", "docs_bags.npz"} <= {name for name, _ in CHECKSUMS}
+    assert re.search(r"^Built on \d{4}-\d\d-\d\d from torch \S+, numpy \S+, ", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "checksum"), CHECKSUMS)
+def test_each_checksum_is_the_files(name, checksum):
+    assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == checksum
+
+
+def test_the_files_are_small():
+    assert (DATA / "docs_bags.npz").stat().st_size < 1_000_000
+    assert (DATA / "docs_vocabulary.csv").stat().st_size < 250_000
+
+
+def test_the_vocabulary_is_ordered_and_its_words_are_words(vocabulary):
+    words, counts = vocabulary
+    assert 10_000 <= len(words) <= 16_000
+    assert len(set(words)) == len(words) == len(counts)
+    assert [*zip(words, counts, strict=True)] == sorted(
+        zip(words, counts, strict=True), key=lambda item: (-item[1], item[0])
+    )
+    assert min(counts) >= 5
+    odd = [w for w in words if not re.fullmatch(r"[a-z][a-z0-9]*|[a-z]+n't|[1-9]d", w)]
+    assert odd == []
+    raw = (DATA / "docs_vocabulary.csv").read_bytes()
+    assert raw.startswith(b"word,count\n") and raw.endswith(b"\n") and b"\r" not in raw
+
+
+def test_the_words_that_lessons_use_are_there(vocabulary):
+    wanted = """row rows column columns float32 float16 bfloat16 float64 int64 sin cos arcsin arccos
+    left right red blue green circle triangle square thread embedding gradient sparse dense index
+    lookup table matrix vector read reading write writing row word sentence""".split()
+    assert set(wanted) <= set(vocabulary[0])
+
+
+def test_the_arrays_fit_together(vocabulary, bags):
+    with np.load(DATA / "docs_bags.npz", allow_pickle=False) as file:
+        assert sorted(file.files) == ["ids", "label", "labels", "offsets", "test"]
+        assert file["labels"].dtype.kind == "U" and file["test"].dtype == bool
+    assert bags.labels == [*documentation.LIBRARIES, "python"]
+    assert bags.offsets[0] == 0 and bags.offsets[-1] == len(bags.ids)
+    assert len(bags.offsets) == len(bags) + 1 == len(bags.test) + 1
+    sizes = np.diff(bags.offsets)
+    assert sizes.min() >= 4 and sizes.max() <= 40
+    assert bags.ids.min() >= 0 and bags.ids.max() < len(vocabulary[0])
+
+
+def test_ids_are_sorted_and_distinct_within_a_bag(bags):
+    rises = np.diff(bags.ids) > 0
+    rises[bags.offsets[1:-1] - 1] = True  # from one bag to the next the ids may fall
+    assert rises.all()
+
+
+def test_classes_are_balanced_on_both_sides(bags):
+    for test, size in ((False, 3_600), (True, 900)):
+        counts = np.bincount(bags.label[bags.test == test], minlength=len(bags.labels))
+        assert counts.tolist() == [size] * len(bags.labels)
+
+
+def test_no_bag_occurs_twice(bags):
+    """So none is on both sides, and none has two labels."""
+    assert len({tuple(bag.tolist()) for bag in bags}) == len(bags) == 31_500
+
+
+def test_the_libraries_own_names_are_in_no_bag(vocabulary, bags):
+    words = vocabulary[0]
+    used = {words[i] for i in np.unique(bags.ids)}
+    assert len(used) > 5_000
+    assert used.isdisjoint(OWN_NAMES.split())
+    assert [w for w in used if re.search("torch|numpy|matplotlib|sympy|networkx|python", w)] == []
+
+
+def test_part_takes_one_side_whole(bags):
+    held_out = bags.part(test=True)
+    assert len(held_out) == 6_300 and held_out.test.all()
+    places = np.flatnonzero(bags.test)
+    for i in (0, 1, 17, -1):
+        assert held_out[i].tolist() == bags[int(places[i])].tolist()
+        assert held_out.label[i] == bags.label[places[i]]
+    assert len(bags.part(test=False)) + len(held_out) == len(bags)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path):
+    for read in (documentation.vocabulary, documentation.bags):
+        with pytest.raises(FileNotFoundError, match="make data"):
+            read(tmp_path / "nothing")
