@@ -11,42 +11,44 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def time(function: Callable[[], object], repeats: int = 9, budget: float = 0.3) -> float:
-    """Median seconds of one call of `function`, after one call to warm up.
+    """Median seconds of one call of `function` on one thread, after one call to warm up.
 
     Stops after `repeats` calls, or when `budget` seconds are spent and three calls are timed.
-    A CUDA device is waited for before and after each call.
     """
-    function()
-    seconds: list[float] = []
-    while len(seconds) < repeats and (len(seconds) < 3 or sum(seconds) < budget):
-        _synchronize()
-        start = clock.perf_counter()
+    with _one_thread():
         function()
-        _synchronize()
-        seconds.append(clock.perf_counter() - start)
+        seconds: list[float] = []
+        while len(seconds) < repeats and (len(seconds) < 3 or sum(seconds) < budget):
+            seconds.append(_seconds(function))
     return statistics.median(seconds)
 
 
-def ratio(
-    slow: Callable[[], object], fast: Callable[[], object], repeats: int = 9, budget: float = 0.6
-) -> float:
-    """How many times as long `slow` takes as `fast`: the median over pairs timed in turn.
+def ratio(slow: Callable[[], object], fast: Callable[[], object], repeats: int = 9) -> float:
+    """How many times as long `slow` takes as `fast`, on one thread, after one call of each.
 
-    Both run in turn, so that a busy moment of the machine falls on both.
+    The two are called in turn, `repeats` times, and the shortest time of each is compared: it is
+    the one that other work on the machine disturbed least.
     """
-    slow(), fast()
-    ratios: list[float] = []
-    spent = 0.0
-    while len(ratios) < repeats and (len(ratios) < 3 or spent < budget):
-        one = [time(f, repeats=1) for f in (slow, fast)]
-        ratios.append(one[0] / one[1])
-        spent += sum(one)
-    return statistics.median(ratios)
+    with _one_thread():
+        slow(), fast()
+        seconds = [(_seconds(slow), _seconds(fast)) for _ in range(repeats)]
+    return min(s for s, _ in seconds) / min(f for _, f in seconds)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """Seconds of one call; a CUDA device is waited for before and after."""
+    _synchronize()
+    start = clock.perf_counter()
+    function()
+    _synchronize()
+    return clock.perf_counter() - start
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run the block on one thread of PyTorch: steadier times, and a product costs its work."""
+def _one_thread() -> Iterator[None]:
+    """One thread of PyTorch. Several wait for each other at every step, and where other programs
+    want the same cores that wait can be a thousand times the step.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

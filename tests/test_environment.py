@@ -257,11 +257,13 @@ def test_a_broken_or_moved_environment_is_made_anew(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anew = ["venv", "requirements.txt", "."]
+    file = tree / ".venv" / "course.json"
     for version in (None, (3, 10)):
         with monkeypatch.context() as patch:
             patch.setattr(environment, "venv_version", lambda found=version: found)
             assert works_done() == anew
-    file = tree / ".venv" / "course.json"
+        # Nothing noted, as in a .venv made by hand: it is the Python alone that does not fit.
+        file.unlink()
     for change in ({"root": "elsewhere"}, {"version": [3, 99]}):
         works_done()
         assert works_done() == []
@@ -398,8 +400,10 @@ def test_an_old_python_can_read_the_script() -> None:
 
 
 @pytest.mark.parametrize("version", ["(3, 9, 2)", "(3, 99, 0)"])
-def test_the_wrong_python_is_told_in_one_line(version: str) -> None:
-    code = f"import runpy, sys; sys.version_info = {version}; runpy.run_path({str(SCRIPT)!r}, "
+def test_the_wrong_python_is_told_in_one_line(tmp_path: Path, version: str) -> None:
+    # A copy without lists beside it, so that nothing is installed should it go on.
+    script = shutil.copy(SCRIPT, tmp_path)
+    code = f"import runpy, sys; sys.version_info = {version}; runpy.run_path({str(script)!r}, "
     code += "run_name='__main__')"
     ended = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
     (line,) = ended.stderr.splitlines()

@@ -40,8 +40,8 @@ class Wrong(Exception):  # noqa: N818 - it is a state, not a failure
 def exercise(judge: Callable[..., str]) -> Callable[..., Result]:
     """Make a check of a function that returns praise for a right answer and raises `Wrong` else.
 
-    The answer `...` (the stub as it stands) and a function or class whose methods hold
-    nothing but `...` count as not attempted.
+    The answer `...`, a dictionary of nothing else, and a function or a class whose body or methods
+    hold nothing else count as not attempted: they are the stubs as they stand.
     """
 
     @functools.wraps(judge)
@@ -78,6 +78,8 @@ def _judged(judge: Callable[..., str], answer: object) -> Result:
 def _is_stub(answer: object) -> bool:
     if answer is ...:
         return True
+    if isinstance(answer, dict) and answer:
+        return all(value is ... for value in answer.values())
     if inspect.isclass(answer):
         methods = [m.__func__ if isinstance(m, staticmethod) else m for m in vars(answer).values()]
         methods = [m for m in methods if inspect.isfunction(m)]
@@ -135,7 +137,7 @@ def describe(value: object) -> str:
     """A few words on a value: a tensor's dtype and shape, or a type's name with a short repr."""
     if isinstance(value, torch.Tensor):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 

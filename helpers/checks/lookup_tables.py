@@ -84,6 +84,7 @@ def sentence_vectors(answer):
         table = nn.Embedding(9, 5)
         words = torch.tensor([i for i in range(9) if i != pad])
         ids = words[torch.randint(8, (4, 6))]
+        ids[:, 0] = words[0]  # with pad = 3 this is 0: masking id 0 then loses a word
         ids[0, 2:], ids[1, 1:], ids[2, 5:] = pad, pad, pad
         mask = (ids != pad).unsqueeze(-1)
         rows = table(ids).detach()
