@@ -50,11 +50,11 @@ def read(path: Path = ROOT / "data" / "claims.csv") -> list[Claim]:
 
 
 def table(claims: Iterable[Claim], lesson: str = "") -> str:
-    """A Markdown table of `claims`; with `lesson`, the section of that lesson that settles each."""
+    """A Markdown table of `claims`; the sections of `lesson` stand there without its number."""
     lines = [f"| | claim | verdict | evidence | {'section' if lesson else 'where'} |"]
     lines += ["|:--|:--|:--|:--|:--|"]
     for c in claims:
-        where = [w.removeprefix(f"{lesson} ") for w in c.where if w.startswith(lesson)]
+        where = [w.removeprefix(f"{lesson} ") for w in c.where]
         verdict = c.verdict if c.verdict == "open" else f"**{c.verdict}**"
         lines.append(f"| {c.id} | {c.claim} | {verdict} | {c.evidence} | {', '.join(where)} |")
     return "\n".join(lines)
@@ -72,16 +72,18 @@ def draw_map() -> Figure:
     """Draw which lesson settles which claim, and how: a column a lesson, a row a claim."""
     claims = read()
     colors = (figures.GREEN, figures.ORANGE, figures.VERMILLION, figures.BLUE, "#A7B0B8")
-    fig, ax = plt.subplots(figsize=(7.2, 8.4))
-    for verdict, mark, color in zip(VERDICTS, "osXD.", colors, strict=True):
-        chosen = [(y, c) for y, c in enumerate(claims) if c.verdict == verdict]
-        x = [int(lesson) for _, c in chosen for lesson in c.lessons]
-        y = [y for y, c in chosen for _ in c.lessons]
-        ax.scatter(x, y, s=62, marker=mark, color=color, label=verdict)
+    marks = dict(zip(VERDICTS, zip("osXD.", colors, strict=True), strict=True))
+    fig, ax = plt.subplots(figsize=(7.4, 8.2))
+    for y, claim in enumerate(claims):
+        settled = {place.split()[0] for place in claim.where}
+        for lesson in claim.lessons:
+            mark, color = marks[claim.verdict if lesson in settled else "open"]
+            ax.plot(int(lesson), y, mark, color=color, markersize=7)
     ax.set_yticks(range(len(claims)), [f"{shorten(c.claim)}  {c.id}" for c in claims], size=8)
     ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
     ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
-    ax.legend(loc="upper right", title="verdict", framealpha=1)
+    keys = [ax.plot([], [], mark, color=color)[0] for mark, color in marks.values()]
+    fig.legend(keys, VERDICTS, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
     return fig
 
 

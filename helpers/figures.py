@@ -163,10 +163,10 @@ def _board() -> tuple[Figure, Axes]:
 
 def _finish(fig: Figure, ax: Axes, width: float, height: float, title: str) -> Figure:
     ax.set_xlim(-1.2, width + 0.3)
-    ax.set_ylim(height + 0.2, -1.3 - 0.8 * bool(title))
-    fig.set_size_inches((width + 1.5) * 0.5, (height + 1.5 + 0.8 * bool(title)) * 0.34)
+    ax.set_ylim(height + 0.2, -1.3 - 1.1 * bool(title))
+    fig.set_size_inches((width + 1.5) * 0.5, (height + 1.5 + 1.1 * bool(title)) * 0.34)
     if title:
-        ax.text(-1.1, -1.9, title, size=11.5, weight="bold", va="center")
+        ax.text(-1.1, -2.15, title, size=11.5, weight="bold", va="center")
     return fig
 
 

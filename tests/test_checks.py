@@ -1,6 +1,7 @@
 """Every exercise: right when solved, not attempted as it stands, wrong with a fitting hint."""
 
 import importlib
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,11 @@ def function(backward: Callable, forward: Callable = lambda ids, weight: weight[
 
 
 def added(ids, G, V):
-    return torch.zeros(V, G.shape[-1]).index_add_(0, ids.flatten(), G.flatten(end_dim=-2))
+    return G.new_zeros(V, G.shape[-1]).index_add_(0, ids.flatten(), G.flatten(end_dim=-2))
 
 
 def assigned(ids, G, V):
-    dE = torch.zeros(V, G.shape[-1])
+    dE = G.new_zeros(V, G.shape[-1])
     dE[ids] = G
     return dE
 
@@ -55,9 +56,38 @@ def forgets_repeats(ids, G, V, pad):
     return dE
 
 
+def to_dense_ids(raw):
+    customers, ids = torch.unique(raw, return_inverse=True)
+    return ids, len(customers)
+
+
+def spoils_the_weight(ids, weight):
+    weight[3] = 0
+    return weight[ids]
+
+
 def alias(embedding):
     linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
     linear.weight = nn.Parameter(embedding.weight.T)
+    return linear
+
+
+def contiguous(embedding):
+    linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
+    linear.weight = nn.Parameter(embedding.weight.T.contiguous())  # no copy where D is 1
+    return linear
+
+
+def untransposed_copy(embedding):
+    linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
+    with torch.no_grad():
+        return linear.weight.copy_(embedding.weight)
+
+
+def not_a_parameter(embedding):
+    linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
+    del linear.weight
+    linear.weight = embedding.weight.T.clone()
     return linear
 
 
@@ -79,6 +109,10 @@ def frozen(embedding):
     return linear
 
 
+def first(V, pairs, p):
+    return next(D for D in range(1, 1000) if pairs * p**D < 1)
+
+
 def shortened_in_place(weight, ids, max_norm):
     nn.Embedding.from_pretrained(weight, max_norm=max_norm)(ids)
     return weight
@@ -88,6 +122,12 @@ def stretched(weight, ids, max_norm):
     weight = weight.clone()
     weight[ids.unique()] *= max_norm / weight[ids.unique()].norm(dim=1, keepdim=True)
     return weight
+
+
+def zeroes_the_padding_row(table, ids, pad):
+    with torch.no_grad():
+        table.weight[pad] = 0
+    return table(ids).sum(dim=1) / (ids != pad).sum(dim=1, keepdim=True)
 
 
 def shortened_everywhere(weight, ids, max_norm):
@@ -116,20 +156,25 @@ WRONG = {
         (lambda ids, weight: weight.index_select(0, ids), "raised"),
         (lambda ids, weight: print(weight[ids]), "return"),
         (lambda ids, weight: weight[ids].flip(0), "the rows are not"),
+        (lambda ids, weight: weight[ids].squeeze(), "keep their axes"),
     ],
     "lookup_tables.to_ids": [
         (lambda raw: (raw, int(raw.max()) + 1), "negative|wasted"),
         (lambda raw: (raw - raw.min(), int(raw.max() - raw.min()) + 1), "wasted"),
         (lambda raw: (raw % 3, 3), "same id"),
+        (lambda raw: to_dense_ids(raw.float()), "same id"),
+        (lambda raw: to_dense_ids(raw.int()), "same id"),
+        (lambda raw: to_dense_ids(raw.abs()), "same id"),
         (lambda raw: (torch.arange(raw.numel()).reshape(raw.shape), raw.numel()), "different ids"),
         (lambda raw: torch.unique(raw, return_inverse=True)[1], "pair"),
         (lambda raw: (torch.unique(raw), len(torch.unique(raw))), "shape"),
     ],
-    "lookup_tables.expected_pairs": [
-        (lambda V, p: V * p, "one given row"),
-        (lambda V, p: V * (V - 1) * p, "twice"),
-        (lambda V, p: V * V / 2 * p, "itself"),
-        (lambda V, p: 1 - (1 - p) ** (V * (V - 1) / 2), "probability"),
+    "lookup_tables.smallest_dimension": [
+        (lambda V, p: first(V, V, p), "one given row"),
+        (lambda V, p: first(V, V * (V - 1), p), "twice"),
+        (lambda V, p: first(V, V * (V - 1) / 2, p) - 1, "pairs are expected"),
+        (lambda V, p: 1 + first(V, V * (V - 1) / 2, p), "smaller D|twice"),
+        (lambda V, p: math.log(V * (V - 1) / 2, 1 / p), "whole number"),
     ],
     "lookup_tables.sentence_vectors": [
         (lambda table, ids, pad: table(ids).mean(dim=1), "padding row is in your mean"),
@@ -147,13 +192,16 @@ WRONG = {
             ),
             "argument pad",
         ),
+        (zeroes_the_padding_row, "wrote into the table"),
     ],
     "lookup_tables.after_look_up": [
         (lambda weight, ids, max_norm: weight, "before"),
         (shortened_everywhere, "every long row"),
-        (stretched, "stretched"),
+        (stretched, "NaN"),
         (shortened_in_place, "you changed the weight"),
         (lambda weight, ids, max_norm: weight.clamp(-max_norm, max_norm), "single numbers"),
+        (lambda weight, ids, max_norm: shortened_everywhere(weight, ids, 1.0), "factor"),
+        (lambda weight, ids, max_norm: stretched(weight, ids[ids != 7], max_norm), "stretched"),
     ],
     "one_hot_equivalence.one_hot": [
         (lambda ids, V: F.one_hot(ids).float(), "count classes"),
@@ -167,11 +215,17 @@ WRONG = {
         (untransposed, "transpose"),
         (frozen, "frozen"),
         (lambda embedding: embedding, "nn.Linear"),
+        (contiguous, "share memory"),
+        (untransposed_copy, "transpose"),
+        (not_a_parameter, "nn.Parameter"),
     ],
     "one_hot_equivalence.is_permutation": [
         (lambda ids, V: len(ids) == V, "repeats"),
         (lambda ids, V: len(ids.unique()) == len(ids), "left out"),
         (lambda ids, V: len(ids.unique()) == V, "twice"),
+        (lambda ids, V: bool((ids.bincount() == 1).all()), "last row is left out"),
+        (lambda ids, V: len(ids) == V and int(ids.sum()) == V * (V - 1) // 2, "repeats"),
+        (lambda ids, V: sorted(ids.tolist()) == list(range(V)) != ids.tolist(), "old order"),
         (lambda ids, V: "yes", "True or False"),
     ],
     "one_hot_equivalence.one_hot_bytes": [
@@ -184,6 +238,8 @@ WRONG = {
         (lambda logits, E: E[logits.argmax(-1)], "best row alone"),
         (lambda logits, E: logits @ E, "no weights"),
         (lambda logits, E: torch.softmax(logits, dim=0) @ E, "dim=-1"),
+        (lambda logits, E: (torch.softmax(logits, dim=-1) @ E).detach(), "cut off"),
+        (lambda logits, E: logits.exp() @ E, "add up to 1"),
     ],
     "backprop_through_embeddings.table_gradient": [
         (assigned, "keeps one of its lines"),
@@ -207,6 +263,13 @@ WRONG = {
             "plain rows",
         ),
         (lambda ids, weight, pad: weight[ids], "autograd.Function"),
+        (
+            function(
+                lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad], V),
+                forward=spoils_the_weight,
+            ),
+            "wrote into the weight",
+        ),
     ],
     "backprop_through_embeddings.second_step": [
         (SETS | {"SGD": {1, 2, 3}}, "does this optimizer remember"),
@@ -215,11 +278,14 @@ WRONG = {
         (SETS | {"Adam": {0, 1, 2, 3, 4, 5}}, "fewer"),
         (SETS | {"Adam": ...}, "filled in: Adam"),
         (SETS | {"SGD": 2}, "a set of rows"),
+        (SETS | {"SGD": {3, 4}}, "second batch"),
+        (SETS | {"AdamW": {1, 2, 3, 4, 5, 6}}, "0 to 5"),
+        (SETS | {"SGD(weight_decay=0.1)": {2, 3}}, "pulls on all"),
     ],
     "backprop_through_embeddings.tied_gradient": [
         (lambda ids, S, E: S.T @ E[ids], "look-up's term is missing"),
         (lambda ids, S, E: added(ids, S @ E, len(E)), "scores' term is missing"),
-        (lambda ids, S, E: S.T @ E[ids] + assigned(ids, S @ E, len(E)), "keeps only one|Two terms"),
+        (lambda ids, S, E: S.T @ E[ids] + assigned(ids, S @ E, len(E)), "keeps one line"),
     ],
 }
 
@@ -342,7 +408,7 @@ def test_nothing_else_shows_under_the_cell(capsys) -> None:
         print("noise")
         return V * p
 
-    result = check_named("lookup_tables.expected_pairs")(noisy)
+    result = check_named("lookup_tables.smallest_dimension")(noisy)
     assert "noise" not in capsys.readouterr().out
     result._ipython_display_()
     assert capsys.readouterr().out == ""

@@ -11,6 +11,7 @@ import dis
 import functools
 import inspect
 import io
+import numbers
 import os
 import warnings
 from collections.abc import Callable
@@ -92,7 +93,9 @@ def _is_stub(answer: object) -> bool:
     return False
 
 
-def call(function: object, *inputs: object, copy: bool = True) -> object:
+def call(
+    function: object, *inputs: object, copy: bool = True, name: str = "your function"
+) -> object:
     """What the reader's function returns for copies of `inputs`; `Wrong` where it fails."""
     if not callable(function):
         raise Wrong(f"A function is wanted here, not {describe(function)}.")
@@ -101,9 +104,9 @@ def call(function: object, *inputs: object, copy: bool = True) -> object:
         value = function(*copies if copy else inputs)
     except (Exception, SystemExit) as error:
         given = ", ".join(map(describe, inputs))
-        raise Wrong(f"Given {given}, your function raised {_first_line(error)}") from None
+        raise Wrong(f"Given {given}, {name} raised {_first_line(error)}") from None
     if value is None:
-        raise Wrong("Your function returned None. Does it end in a return?")
+        raise Wrong(f"{name.capitalize()} returned None. Does it end in a return?")
     return value
 
 
@@ -124,22 +127,24 @@ def close(value: torch.Tensor, other: torch.Tensor) -> bool:
     return alike and torch.allclose(value.detach(), other.detach(), rtol=1e-4, atol=1e-5)
 
 
-def number(value: object, what: str = "The answer") -> float:
-    """`value` as a float; a tensor of one element will do. `Wrong` for anything else."""
+def number(value: object, what: str = "The answer") -> numbers.Real:
+    """`value` if it is a number, or a tensor's only element. `Wrong` for anything else."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's numbers are
         raise Wrong(f"{what} should be a number, not {describe(value)}.")
-    return float(value)
+    return value
 
 
 def describe(value: object) -> str:
-    """A few words on a value: a tensor's dtype and shape, or a type's name with a short repr."""
+    """A few words on a value: a tensor's dtype and shape, or a type's name and a short repr."""
     if isinstance(value, torch.Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')}, shape {tuple(value.shape)}"
+    name, text = type(value).__name__, " ".join(repr(value).split())
+    text = text if len(text) <= 40 else text[:37] + "..."
+    return text if value is None or text.startswith(name) else f"{name} {text}"
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {line if len(line) <= 160 else line[:157] + '...'}"

@@ -1,6 +1,7 @@
 """Checks of lesson 03: the gradient of a table, by hand, by Function and under optimizers."""
 
 import inspect
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ def table_gradient(answer):
             raise Wrong("Repeats are averaged. Their lines should be added up.")
         if _keeps_one_line(value, ids, G):
             raise Wrong("A repeated id keeps one of its lines. All of them should be added up.")
+        if close(value, -truth):
+            raise Wrong("The sign is turned. This is the gradient; the step subtracts it.")
         raise Wrong("The shape is right. Which lines of G belong to which row?")
     return "Every line lands on its row, and repeats add up."
 
@@ -38,21 +41,25 @@ def padded_look_up(answer):
     """An autograd.Function (ids, weight, pad) with the gradient of a padded look-up."""
     if not (inspect.isclass(answer) and issubclass(answer, torch.autograd.Function)):
         raise Wrong(f"An autograd.Function is wanted here, not {describe(answer)}.")
-    for shape, pad in [((8,), 3), ((3, 4), 0)]:
-        ids, weight = torch.randint(5, shape), torch.randn(5, 4, requires_grad=True)
+    for shape, pad, dtype in [((8,), 3, torch.float32), ((3, 4), 0, torch.float64)]:
+        ids = torch.randint(5, shape)
         ids.view(-1)[:3] = torch.tensor([pad, 1, 1])
+        weight = torch.randn(5, 4, dtype=dtype, requires_grad=True)
+        before, G = weight.detach().clone(), torch.randn(*shape, 4, dtype=dtype)
         rows = call(lambda i, w, p=pad: answer.apply(i, w, p), ids, weight, copy=False)
+        if not torch.equal(weight, before):
+            raise Wrong("Forward wrote into the weight. Others read it too.")
         if not same(rows, F.embedding(ids, weight), "The output"):
             raise Wrong("Forward should return the plain rows, the padding row included.")
-        G = torch.randn(*shape, 4)
         given = G.clone()
-        value = call(lambda g, r=rows, w=weight: torch.autograd.grad(r, w, g)[0], given, copy=False)
+        back = partial(torch.autograd.grad, rows, weight)
+        (value,) = call(back, given, copy=False, name="backward")
         if not torch.equal(G, given):
             raise Wrong("You wrote into G. Others may need it: select from it, or copy it.")
         (truth,) = torch.autograd.grad(F.embedding(ids, weight, padding_idx=pad), weight, G)
         if same(value, truth, "The gradient"):
             continue
-        if not truth[pad].any() and value[pad].any():
+        if value[pad].any():
             raise Wrong("The padding row has a gradient. Drop the lines of G at padding.")
         words = ids != pad
         if _keeps_one_line(value, ids[words], G[words]):
@@ -77,19 +84,29 @@ def second_step(answer):
     if missing:
         raise Wrong(f"Still to be filled in: {', '.join(missing)}.")
     for name, make in optimizers.items():
-        if not isinstance(answer[name], set | frozenset | list | tuple):
-            raise Wrong(f"{name}: a set of rows such as {{2, 3}}, not {describe(answer[name])}.")
-        said, truth = set(answer[name]), _moved(make)
-        if said == truth:
-            continue
-        if 1 in truth - said:
+        said, truth = _rows(name, answer[name]), _moved(make)
+        if truth & {2, 3} - said:
+            raise Wrong(f"{name}: rows 2 and 3 are looked up in the second batch, and so move.")
+        if 1 in truth - said and truth != set(range(6)):
             raise Wrong(f"{name}: row 1 was looked up in the first batch. Is it forgotten?")
         if truth - said:
             raise Wrong(f"{name}: more rows move than you say. What pulls on all of them?")
         if 1 in said - truth:
             raise Wrong(f"{name}: row 1 was looked up before, but does this optimizer remember?")
-        raise Wrong(f"{name}: fewer rows move than you say. What would move the others?")
+        if said - truth:
+            raise Wrong(f"{name}: fewer rows move than you say. What would move the others?")
     return "Looked up now, remembered by momentum, or pulled by weight decay."
+
+
+def _rows(name: str, answer: object) -> set:
+    """The reader's rows of one optimizer as a set; `Wrong` where they are no rows."""
+    try:
+        said = set(answer)
+    except TypeError:
+        raise Wrong(f"{name}: a set of rows such as {{2, 3}}, not {describe(answer)}.") from None
+    if not said <= set(range(6)):
+        raise Wrong(f"{name}: the rows are 0 to 5, and you name {sorted(map(str, said))}.")
+    return said
 
 
 def _moved(make) -> set[int]:
@@ -106,22 +123,20 @@ def _moved(make) -> set[int]:
 @exercise
 def tied_gradient(answer):
     """A function (ids, S, E) -> gradient of (S * (E[ids] @ E.T)).sum() with respect to E."""
-    for _ in range(2):
-        E, ids = torch.randn(6, 4, requires_grad=True), torch.tensor([2, 5, 2, 0])
-        S = torch.randn(4, 6)
+    for V, D, batch in [(6, 4, 5), (9, 3, 8)]:
+        E, S = torch.randn(V, D, requires_grad=True), torch.randn(batch, V)
+        ids = torch.randint(V, (batch,))
+        ids[[1, 3]] = ids[0].item()  # one id stands there three times at least
         (truth,) = torch.autograd.grad((S * (E[ids] @ E.T)).sum(), E)
         value, E = call(answer, ids, S, E.detach()), E.detach()
         if same(value, truth, "The gradient"):
             continue
         as_output, G = S.T @ E[ids], S @ E
-        as_input = torch.zeros(6, 4).index_add_(0, ids, G)
-        overwritten = as_output.clone()
-        overwritten[ids] += G
         if close(value, as_output):
             raise Wrong("That is the scores' term. The look-up's term is missing.")
-        if close(value, as_input):
+        if close(value, torch.zeros(V, D).index_add_(0, ids, G)):
             raise Wrong("That is the look-up's term. The scores' term is missing.")
-        if close(value, overwritten):
-            raise Wrong("Both terms are there, but a repeated id lost a line: += keeps only one.")
-        raise Wrong("There are two terms: S.T @ H for the scores, P.T @ (S @ E) for the look-up.")
+        if _keeps_one_line(value - as_output, ids, G):
+            raise Wrong("Both terms are there, but a repeated id keeps one line of G: add them up.")
+        raise Wrong("Not yet the sum of both terms. For the look-up's: which gradient reaches H?")
     return "One matrix, two uses, and the two gradients add."

@@ -11,11 +11,11 @@ from helpers.checks import Wrong, call, close, describe, exercise, number, same
 def look_up(answer):
     """A function (ids, weight) -> rows, for ids of any shape."""
     weight = torch.randn(5, 8)
-    for shape in [(7,), (2, 3), (), (2, 3, 5), (0, 4)]:
+    for shape in [(7,), (2, 3), (), (1,), (1, 3), (2, 3, 5), (2, 2, 2, 2), (0, 4)]:
         ids = torch.randint(5, shape)
         rows, truth = call(answer, ids, weight), F.embedding(ids, weight)
         if isinstance(rows, torch.Tensor) and rows.shape != truth.shape:
-            if close(rows, truth.flatten(end_dim=-2)):
+            if rows.numel() == truth.numel() and close(rows.flatten(), truth.flatten()):
                 raise Wrong(f"The rows are right, but ids of shape {shape} should keep their axes.")
             if ids.dim() == 1 and rows.shape == (weight.shape[0], *shape):
                 raise Wrong("You took columns of the weight. Rows are counted by axis 0.")
@@ -27,8 +27,14 @@ def look_up(answer):
 @exercise
 def to_ids(answer):
     """A function raw -> (ids, V): dense ids for arbitrary numbers."""
-    for shape in [(30,), (4, 5)]:
-        raw = torch.randint(-(10**6), 10**12, (9,))[torch.randint(9, shape)]
+    n = int(torch.randint(100, 10**6, ()))
+    # numbers that float32, float64, int32, abs or a remainder would take for the same
+    some = torch.tensor([n, -n, n + 2**32, 2**53, 2**53 + 1, n + 1, 0, 10 * n, 7])
+    for shape in [(30,), (4, 5), (2, 3, 2), ()]:
+        raw = some[torch.randint(9, shape)]
+        if len(shape) == 1:
+            raw = torch.cat([some, raw])
+        shape = tuple(raw.shape)
         pair = call(answer, raw)
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise Wrong(f"Return a pair, ids and V, not {describe(pair)}.")
@@ -40,41 +46,45 @@ def to_ids(answer):
             raise Wrong(f"ids should be whole numbers (int64), not {ids.dtype}.")
         if ids.min() < 0:
             raise Wrong("An id is negative. Ids run from 0 to V - 1.")
-        if ids.max().item() >= V:
-            raise Wrong(f"The largest id is {ids.max()}, too large for a table of {V:.0f} rows.")
         pairs = torch.stack([raw.flatten(), ids.flatten()]).unique(dim=1).shape[1]
-        if len(ids.unique()) < distinct:
-            raise Wrong("Two different customers got the same id, so they would share a row.")
         if pairs > distinct:
             raise Wrong("The same customer got different ids at different places.")
+        if len(ids.unique()) < distinct:
+            raise Wrong("Two different customers got the same id, so they would share a row.")
+        if ids.max().item() >= V:
+            raise Wrong(f"The largest id is {ids.max()}, too large for a table of {V:.0f} rows.")
         if V > distinct:
             raise Wrong(f"V is {V:.0f} for {distinct} different customers: rows are wasted.")
     return "Dense ids, one a customer, and a table without a wasted row."
 
 
 @exercise
-def expected_pairs(answer):
-    """A function (V, p) -> expected number of equal pairs."""
-    for V in [23, *torch.randint(2, 10**6, (4,)).tolist()]:
-        p = torch.rand(()).item() / 100
-        value, truth = number(call(answer, V, p)), V * (V - 1) / 2 * p
-        if abs(value - truth) <= 1e-6 * truth:
+def smallest_dimension(answer):
+    """A function (V, p) -> smallest D with fewer than one expected pair of equal rows."""
+    for V, p in [(10**6, 0.5), (50_000, 1 / 1117), (300, 0.1), (23, 1 / 365), (3, 0.9), (2, 0.9)]:
+        value = number(call(answer, V, p), "The dimension")
+        truth = _first(lambda D, V=V, p=p: V * (V - 1) / 2 * p**D)
+        if value == truth:
             continue
-        near = {
-            V * p: "That counts the rows equal to one given row. Any two may be equal.",
-            (V - 1) * p: "That counts the rows equal to one given row. Any two may be equal.",
-            V * (V - 1) * p: "That counts each pair twice: A with B, and B with A.",
-            V * V * p: "That counts each pair twice, and each row with itself.",
-            V * V / 2 * p: "Nearly: that lets a row be paired with itself.",
-            V * (V + 1) / 2 * p: "Nearly: that lets a row be paired with itself.",
-        }
-        for guess, hint in near.items():
-            if abs(value - guess) <= 1e-6 * guess:
-                raise Wrong(hint)
-        if 0 <= value <= 1:
-            raise Wrong("That looks like a probability. Wanted is the expected number of pairs.")
-        raise Wrong(f"For V = {V} and p = {p:.6f} you say {value:.6g}. Count the pairs of V rows.")
-    return "Pairs grow with the square of V: this is why 23 people are enough."
+        if value != int(value):
+            raise Wrong(f"For V = {V} you say D = {value:.2f}. D is a whole number.")
+        if value == _first(lambda D, V=V, p=p: V * p**D):
+            raise Wrong("You counted rows equal to one given row. Any two of V rows may be equal.")
+        if value in (_first(lambda D, V=V, p=p, n=n: V * n * p**D) for n in (V, V - 1)):
+            raise Wrong(f"For V = {V} that is too many: did you count each pair twice?")
+        expected = V * (V - 1) / 2 * p**value
+        if value < truth:
+            raise Wrong(f"For V = {V} you say D = {value:.0f}; {expected:.3g} pairs are expected.")
+        raise Wrong(f"For V = {V} you say D = {value:.0f}, and a smaller D is enough.")
+    return "Pairs grow with the square of V, and every dimension multiplies them by p."
+
+
+def _first(expected) -> int:
+    """The smallest D from 1 on with expected(D) < 1."""
+    D = 1
+    while expected(D) >= 1:
+        D += 1
+    return D
 
 
 @exercise
@@ -89,7 +99,10 @@ def sentence_vectors(answer):
         mask = (ids != pad).unsqueeze(-1)
         rows = table(ids).detach()
         truth = (rows * mask).sum(1) / mask.sum(1)
+        before = table.weight.detach().clone()
         value = call(answer, table, ids, pad)
+        if not torch.equal(table.weight, before):
+            raise Wrong("You wrote into the table. Mask what comes out of it instead.")
         if same(value, truth, "The mean"):
             continue
         if close(value, rows.mean(1)):
@@ -110,29 +123,34 @@ def sentence_vectors(answer):
 @exercise
 def after_look_up(answer):
     """A function (weight, ids, max_norm) -> the weight after the look-up."""
-    for max_norm in [1.0, 2.5]:
-        scale = torch.tensor([0.1, 3.0, 1.0, 4.0, 0.2, 5.0, 2.0, 1.0])
-        weight = torch.randn(8, 4) * scale.unsqueeze(1)
-        ids = torch.tensor([[1, 0, 1], [6, 3, 4]])
+    for max_norm in [0.5, 2.5]:
+        lengths = torch.tensor([[0.2], [3.0], [1.5], [4.0], [0.4], [5.0], [2.0], [0.0]])
+        directions = F.normalize(torch.randn(8, 4)) * (lengths > 0)
+        weight, ids = directions * lengths, torch.tensor([[1, 0, 1, 7], [6, 3, 4, 7]])
         table = nn.Embedding.from_pretrained(weight.clone(), max_norm=max_norm)
         table(ids)
-        truth, given = table.weight, weight.clone()
+        given = weight.clone()
         value = call(answer, given, ids, max_norm, copy=False)
-        if same(value, truth, "The weight"):
+        if same(value, table.weight, "The weight"):
             if not torch.equal(given, weight):
                 raise Wrong("The numbers are right, but you changed the weight you were given.")
             continue
-        lengths = weight.norm(dim=1, keepdim=True)
-        everywhere = torch.where(lengths > max_norm, weight * max_norm / lengths, weight)
-        touched = weight.clone()
-        touched[ids.unique()] = (weight * max_norm / lengths)[ids.unique()]
-        if close(value, everywhere):
+        looked = torch.zeros(8, 1, dtype=torch.bool).index_fill_(0, ids.flatten(), True)
+        long = lengths > max_norm
+        if value.isnan().any():
+            raise Wrong("A row of zeros became NaN: its length is 0, and you divided by it.")
+        if close(value, torch.where(long, directions * max_norm, weight)):
             raise Wrong("You shortened every long row. Only rows that were looked up are written.")
-        if close(value, touched):
+        if close(value, torch.where(looked, directions * max_norm, weight)):
             raise Wrong("Rows 0 and 4 are shorter than max_norm. They should not be stretched.")
+        if close(value, torch.where(looked & long, directions, weight)):
+            raise Wrong("You shortened the right rows, but to length 1 and not to max_norm.")
+        if close(value, torch.where(~looked & long, directions * max_norm, weight)):
+            raise Wrong("You shortened the rows that nobody looked at. It is the others.")
         if close(value, weight):
             raise Wrong("That is the weight before. The look-up writes into it.")
-        if close(value, weight.clamp(-max_norm, max_norm)):
+        clipped = weight.clamp(-max_norm, max_norm)
+        if close(value, clipped) or close(value, torch.where(looked, clipped, weight)):
             raise Wrong("You clipped single numbers. max_norm limits the length of a whole row.")
         raise Wrong("Not the table that PyTorch leaves. Which rows change, and by what factor?")
     return "Looked-up rows that are too long shrink to max_norm; the rest is as it was."
