@@ -24,7 +24,7 @@ help:
 
 lab: environment
 	@$(if $(AS_ROOT),echo "$(ROOT_NOTE)",:)
-	$(IN_VENV) -m jupyterlab $(AS_ROOT) $(LABFLAGS) notebooks/00_start_here.ipynb
+	$(IN_VENV) -m jupyterlab $(AS_ROOT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LABFLAGS)
 
 test: lint
 	CI=1 $(IN_VENV) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env tests notebooks

@@ -1,5 +1,6 @@
 """One style for every figure, alt text for every reader, and the drawings of the mechanism."""
 
+import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -64,6 +65,9 @@ def show(fig: Figure, alt: str) -> None:
     picture.save(png, format="png", optimize=True)
     width, height = (round(side / 1.5) for side in picture.size)
     display(Image(png.getvalue(), alt=alt, width=width, height=height))
+    # JupyterLab reads no alt text out of an image's metadata, so the words also stand below it.
+    words = f"<details><summary>The figure in words</summary>{html.escape(alt)}</details>"
+    display(HTML(words))
 
 
 def curves(

@@ -29,7 +29,8 @@ def test_show_displays_a_small_png_with_its_alt_text(monkeypatch) -> None:
     fig, ax = plt.subplots(figsize=(4, 2))
     ax.plot([0, 1], [0, 1])
     figures.show(fig, alt=f"{ALT[:20]}\n{ALT[20:]}")
-    (image,) = shown
+    image, words = shown
+    assert " ".join(ALT.split())[25:] in words.data and words.data.startswith("<details>")
     data, metadata = image._repr_mimebundle_()
     assert isinstance(image, IPython.display.Image)
     assert metadata["image/png"]["alt"] == " ".join(f"{ALT[:20]} {ALT[20:]}".split())
