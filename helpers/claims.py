@@ -83,7 +83,8 @@ def draw_map() -> Figure:
     ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
     ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
     keys = [ax.plot([], [], mark, color=color)[0] for mark, color in marks.values()]
-    fig.legend(keys, VERDICTS, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
+    names = [*VERDICTS[:-1], "lesson to be written"]
+    fig.legend(keys, names, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
     return fig
 
 

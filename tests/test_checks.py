@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def alias(embedding):
 def contiguous(embedding):
     linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
     linear.weight = nn.Parameter(embedding.weight.T.contiguous())  # no copy where D is 1
+    return linear
+
+
+def reshaped(embedding):
+    linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
+    linear.weight = nn.Parameter(embedding.weight.detach().clone().reshape(linear.weight.shape))
+    return linear
+
+
+def zeroes_the_table(embedding):
+    linear = nn.Linear(embedding.num_embeddings, embedding.embedding_dim, bias=False)
+    linear.weight = nn.Parameter(embedding.weight.detach().T.clone())
+    with torch.no_grad():
+        embedding.weight.zero_()
     return linear
 
 
@@ -173,7 +188,9 @@ WRONG = {
         (lambda V, p: first(V, V, p), "one given row"),
         (lambda V, p: first(V, V * (V - 1), p), "twice"),
         (lambda V, p: first(V, V * (V - 1) / 2, p) - 1, "pairs are expected"),
-        (lambda V, p: 1 + first(V, V * (V - 1) / 2, p), "smaller D|twice"),
+        (lambda V, p: 1 + first(V, V * (V - 1) / 2, p), "smaller D"),
+        (lambda V, p: 0, "from 1 on"),
+        (lambda V, p: first(V, V * (V - 1) / 2 * 0.999999, p), "exactly one pair"),
         (lambda V, p: math.log(V * (V - 1) / 2, 1 / p), "whole number"),
     ],
     "lookup_tables.sentence_vectors": [
@@ -207,6 +224,7 @@ WRONG = {
         (lambda ids, V: F.one_hot(ids).float(), "count classes"),
         (lambda ids, V: F.one_hot(ids, V), "float32"),
         (lambda ids, V: torch.eye(V)[ids].flip(-1), "wrong places"),
+        (lambda ids, V: (ids == torch.arange(V)).float(), "unsqueeze"),
         (lambda ids, V: torch.zeros(len(ids), V).scatter_(1, ids.unsqueeze(1), 1.0), "raised"),
     ],
     "one_hot_equivalence.as_linear": [
@@ -216,6 +234,8 @@ WRONG = {
         (frozen, "frozen"),
         (lambda embedding: embedding, "nn.Linear"),
         (contiguous, "share memory"),
+        (reshaped, "reshape"),
+        (zeroes_the_table, "changed the embedding"),
         (untransposed_copy, "transpose"),
         (not_a_parameter, "nn.Parameter"),
     ],
@@ -226,6 +246,10 @@ WRONG = {
         (lambda ids, V: bool((ids.bincount() == 1).all()), "last row is left out"),
         (lambda ids, V: len(ids) == V and int(ids.sum()) == V * (V - 1) // 2, "repeats"),
         (lambda ids, V: sorted(ids.tolist()) == list(range(V)) != ids.tolist(), "old order"),
+        (
+            lambda ids, V: len(ids) == V and int(ids.pow(2).sum()) == sum(n * n for n in range(V)),
+            "you say|repeats",
+        ),
         (lambda ids, V: "yes", "True or False"),
     ],
     "one_hot_equivalence.one_hot_bytes": [
@@ -263,6 +287,13 @@ WRONG = {
             "plain rows",
         ),
         (lambda ids, weight, pad: weight[ids], "autograd.Function"),
+        (function(lambda ids, G, V, pad: None), "None for the weight"),
+        (
+            function(
+                lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad].float(), V).to(G.dtype)
+            ),
+            "float32's digits",
+        ),
         (
             function(
                 lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad], V),
@@ -401,6 +432,17 @@ def test_a_check_raises_when_the_environment_asks(monkeypatch) -> None:
     with pytest.raises(AssertionError, match="numbers_in_the_table: wrong"):
         check_named("start_here.numbers_in_the_table")(13)
     assert check_named("start_here.numbers_in_the_table")(30).state == checks.RIGHT
+
+
+def test_an_endless_loop_ends(monkeypatch) -> None:
+    def endless(V, p):
+        while V:
+            pass
+
+    monkeypatch.setattr(checks, "SECONDS", 0.2)
+    result = check_named("lookup_tables.smallest_dimension")(endless)
+    assert result.state == checks.WRONG and "loop never end" in result.hint
+    assert sys.gettrace() is None or "watch" not in repr(sys.gettrace())
 
 
 def test_nothing_else_shows_under_the_cell(capsys) -> None:

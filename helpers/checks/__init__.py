@@ -13,14 +13,17 @@ import inspect
 import io
 import numbers
 import os
+import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 NOT_ATTEMPTED, WRONG, RIGHT = "not attempted", "wrong", "right"
 RAISE = "NN_EMBEDDING_CHECKS_RAISE"
+SECONDS = 10  # that a check may take
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def _judged(judge: Callable[..., str], answer: object) -> Result:
             contextlib.redirect_stdout(io.StringIO()),
             warnings.catch_warnings(action="ignore"),
             torch.random.fork_rng(devices=[]),
+            _time_limit(),
         ):
             torch.seed()
             return Result(RIGHT, judge(answer))
@@ -74,6 +78,23 @@ def _judged(judge: Callable[..., str], answer: object) -> Result:
         # A check must not end in a traceback whatever the answer is: an object whose
         # comparison raises is as good an answer as any.
         return Result(WRONG, f"Your answer could not be checked: {_first_line(error)}")
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise TimeoutError in Python code that runs for more than `SECONDS`: an endless loop."""
+    end, before = time.monotonic() + SECONDS, sys.gettrace()
+
+    def watch(frame, event, arg):
+        if time.monotonic() > end:
+            raise TimeoutError(f"it ran for more than {SECONDS} seconds. Does a loop never end?")
+        return watch
+
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _is_stub(answer: object) -> bool:

@@ -1,5 +1,8 @@
 """Checks of lesson 01: look-ups, ids, birthdays, padding and max_norm."""
 
+import math
+import numbers
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +22,8 @@ def look_up(answer):
                 raise Wrong(f"The rows are right, but ids of shape {shape} should keep their axes.")
             if ids.dim() == 1 and rows.shape == (weight.shape[0], *shape):
                 raise Wrong("You took columns of the weight. Rows are counted by axis 0.")
-        if not same(rows, truth, f"The answer for ids of shape {shape}"):
+        same(rows, truth, f"The answer for ids of shape {shape}")
+        if not torch.equal(rows, truth):
             raise Wrong(f"For ids of shape {shape} the shape is right, but the rows are not.")
     return "Ids of any shape, an empty batch included: the same rows as F.embedding."
 
@@ -35,17 +39,22 @@ def to_ids(answer):
         if len(shape) == 1:
             raw = torch.cat([some, raw])
         shape = tuple(raw.shape)
-        pair = call(answer, raw)
+        given = raw.clone()
+        pair = call(answer, given, copy=False)
+        if not torch.equal(given, raw):
+            raise Wrong("You wrote into raw. Others may need it.")
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise Wrong(f"Return a pair, ids and V, not {describe(pair)}.")
         ids, V = pair[0], number(pair[1], "V")
+        if not isinstance(V, numbers.Integral):
+            raise Wrong(f"V should be a whole number, not {describe(V)}.")
         distinct = len(raw.unique())
         if not isinstance(ids, torch.Tensor) or ids.shape != raw.shape:
             raise Wrong(f"ids should be a tensor of shape {shape}, like raw; not {describe(ids)}.")
         if ids.dtype not in (torch.int64, torch.int32):
             raise Wrong(f"ids should be whole numbers (int64), not {ids.dtype}.")
         if ids.min() < 0:
-            raise Wrong("An id is negative. Ids run from 0 to V - 1.")
+            raise Wrong("An id is negative. Raw numbers are no ids: those run from 0 to V - 1.")
         pairs = torch.stack([raw.flatten(), ids.flatten()]).unique(dim=1).shape[1]
         if pairs > distinct:
             raise Wrong("The same customer got different ids at different places.")
@@ -61,18 +70,20 @@ def to_ids(answer):
 @exercise
 def smallest_dimension(answer):
     """A function (V, p) -> smallest D with fewer than one expected pair of equal rows."""
-    for V, p in [(10**6, 0.5), (50_000, 1 / 1117), (300, 0.1), (23, 1 / 365), (3, 0.9), (2, 0.9)]:
+    for V, p in [(300, 0.1), (10**6, 0.5), (50_000, 1 / 1117), (5, 0.1), (3, 0.9), (1, 0.5)]:
         value = number(call(answer, V, p), "The dimension")
         truth = _first(lambda D, V=V, p=p: V * (V - 1) / 2 * p**D)
         if value == truth:
             continue
-        if value != int(value):
-            raise Wrong(f"For V = {V} you say D = {value:.2f}. D is a whole number.")
+        if not math.isfinite(value) or value != int(value) or value < 1:
+            raise Wrong(f"For V = {V} you say D = {value:.3g}. D is a whole number from 1 on.")
+        expected = V * (V - 1) / 2 * p**value
+        if expected == 1:
+            raise Wrong(f"For V = {V} you say D = {value}: exactly one pair. Fewer are wanted.")
         if value == _first(lambda D, V=V, p=p: V * p**D):
             raise Wrong("You counted rows equal to one given row. Any two of V rows may be equal.")
         if value in (_first(lambda D, V=V, p=p, n=n: V * n * p**D) for n in (V, V - 1)):
             raise Wrong(f"For V = {V} that is too many: did you count each pair twice?")
-        expected = V * (V - 1) / 2 * p**value
         if value < truth:
             raise Wrong(f"For V = {V} you say D = {value:.0f}; {expected:.3g} pairs are expected.")
         raise Wrong(f"For V = {V} you say D = {value:.0f}, and a smaller D is enough.")

@@ -13,7 +13,14 @@ def one_hot(answer):
     for shape, V in [((3,), 8), ((2, 5), 6), ((), 4), ((2, 3, 4), 90), ((70,), 70)]:
         ids = torch.randint(V - 1, shape)  # the largest id is never in the batch
         given, truth = ids.clone(), F.one_hot(ids, V).float()
-        vectors = call(answer, given, V, copy=False)
+        try:
+            vectors = call(answer, given, V, copy=False)
+        except Wrong as wrong:
+            if "must match the size" in str(wrong):
+                raise Wrong(
+                    "Comparing wants a new last axis for the words: ids.unsqueeze(-1)."
+                ) from None
+            raise
         if not torch.equal(given, ids):
             raise Wrong("You changed the ids you were given.")
         if isinstance(vectors, torch.Tensor):
@@ -37,8 +44,12 @@ def as_linear(answer):
         if linear.bias is not None and not close(outputs, before):
             if close(outputs - linear.bias.detach(), before):
                 raise Wrong("The rows are there, but a random bias is added to each: bias=False.")
+        if close(linear.weight, before.reshape(D, V)) and D > 1:
+            raise Wrong("reshape puts the numbers in other places. Transpose: .T")
         if not close(outputs, before):
             raise Wrong("The layer's outputs for one-hot vectors are not the table's rows.")
+        if not torch.equal(table.weight, before):
+            raise Wrong("The linear layer is right, but you changed the embedding's weight.")
         if "weight" not in dict(linear.named_parameters()) or not linear.weight.is_leaf:
             raise Wrong(
                 "The outputs are right, but no optimizer can hold this weight: nn.Parameter."
@@ -83,7 +94,7 @@ def _returned(answer, table) -> nn.Linear:
 @exercise
 def is_permutation(answer):
     """A function (ids, V) -> whether ids select every row exactly once."""
-    for V in torch.randint(5, 9, (4,)).tolist():
+    for V in [7, *torch.randint(5, 9, (4,)).tolist()]:
         some = torch.randperm(V)
         one, other = torch.randperm(V)[:2]
         repeated = some.clone()
@@ -95,8 +106,12 @@ def is_permutation(answer):
             (some[:-1], False, "no repeats, but one row is left out"),
             (repeated, False, "V ids, but one repeats and one row is left out"),
             (torch.tensor([0, 0, 3, *range(3, V)]), False, "the right length and sum, but repeats"),
+            (torch.randint(V - 1, (V,)), False, "V ids, but with repeats"),
             (torch.cat([some, some[:1]]), False, "every row, but one of them twice"),
         ]
+        if V == 7:
+            ids = torch.tensor([5, 5, 5, 4, 0, 0, 0])
+            cases.append((ids, False, "the right length and sum of squares, but repeats"))
         for ids, truth, what in cases:
             value = call(answer, ids, V)
             if getattr(value, "shape", None) in ((), (1,)):  # a tensor or a NumPy bool
