@@ -16,8 +16,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
@@ -115,15 +116,25 @@ def _is_stub(answer: object) -> bool:
 
 
 def call(
-    function: object, *inputs: object, copy: bool = True, name: str = "your function"
+    function: object,
+    *inputs: object,
+    copy: bool = True,
+    name: str = "your function",
+    hints: Mapping[str, str] = MappingProxyType({}),
 ) -> object:
-    """What the reader's function returns for copies of `inputs`; `Wrong` where it fails."""
+    """What the reader's function returns for copies of `inputs`; `Wrong` where it fails.
+
+    `hints` maps a part of an error's message to what a reader should be told in its place.
+    """
     if not callable(function):
         raise Wrong(f"A function is wanted here, not {describe(function)}.")
     copies = [i.clone() if isinstance(i, torch.Tensor) else i for i in inputs]
     try:
         value = function(*copies if copy else inputs)
     except (Exception, SystemExit) as error:
+        for part, hint in hints.items():
+            if part in str(error):
+                raise Wrong(hint) from None
         given = ", ".join(map(describe, inputs))
         raise Wrong(f"Given {given}, {name} raised {_first_line(error)}") from None
     if value is None:

@@ -13,14 +13,8 @@ def one_hot(answer):
     for shape, V in [((3,), 8), ((2, 5), 6), ((), 4), ((2, 3, 4), 90), ((70,), 70)]:
         ids = torch.randint(V - 1, shape)  # the largest id is never in the batch
         given, truth = ids.clone(), F.one_hot(ids, V).float()
-        try:
-            vectors = call(answer, given, V, copy=False)
-        except Wrong as wrong:
-            if "must match the size" in str(wrong):
-                raise Wrong(
-                    "Comparing wants a new last axis for the words: ids.unsqueeze(-1)."
-                ) from None
-            raise
+        axis = "Comparing wants a new last axis for the words: ids.unsqueeze(-1)."
+        vectors = call(answer, given, V, copy=False, hints={"must match the size": axis})
         if not torch.equal(given, ids):
             raise Wrong("You changed the ids you were given.")
         if isinstance(vectors, torch.Tensor):
@@ -71,18 +65,11 @@ def as_linear(answer):
 def _returned(answer, table) -> nn.Linear:
     """The reader's nn.Linear for `table`; the shapes tell the missing transposition."""
     V, D = table.weight.shape
-    try:
-        linear = call(answer, table)
-    except Wrong as wrong:
-        if "must match the size" in str(wrong):
-            raise Wrong(
-                f"Linear's weight is {D} x {V}, the table's {V} x {D}: transpose."
-            ) from None
-        if "a leaf Variable" in str(wrong):
-            raise Wrong(
-                "Writing into a parameter needs `with torch.no_grad():` around it."
-            ) from None
-        raise
+    hints = {
+        "must match the size": f"Linear's weight is {D} x {V}, the table's {V} x {D}: transpose.",
+        "a leaf Variable": "Writing into a parameter needs `with torch.no_grad():` around it.",
+    }
+    linear = call(answer, table, hints=hints)
     if not isinstance(linear, nn.Linear):
         raise Wrong(f"Return an nn.Linear, not {describe(linear)}.")
     if linear.weight.shape != (D, V):
