@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,18 +80,15 @@ def draw_map() -> Figure:
         for lesson in claim.lessons:
             mark, color = marks[claim.verdict if lesson in settled else "open"]
             ax.plot(int(lesson), y, mark, color=color, markersize=7)
-    ax.set_yticks(range(len(claims)), [f"{shorten(c.claim)}  {c.id}" for c in claims], size=8)
+    short = [textwrap.shorten(claim.claim, 58, placeholder=" …") for claim in claims]
+    names = [f"{text}  {claim.id}" for text, claim in zip(short, claims, strict=True)]
+    ax.set_yticks(range(len(claims)), names, size=8)
     ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
     ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
     keys = [ax.plot([], [], mark, color=color)[0] for mark, color in marks.values()]
-    names = [*VERDICTS[:-1], "lesson to be written"]
-    fig.legend(keys, names, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
+    meanings = [*VERDICTS[:-1], "lesson to be written"]
+    fig.legend(keys, meanings, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
     return fig
-
-
-def shorten(text: str, width: int = 58) -> str:
-    """`text` cut at a word to at most `width` characters, with an ellipsis where it was cut."""
-    return text if len(text) <= width else text[: text.rfind(" ", 0, width - 1)] + " …"
 
 
 def update_readme(path: Path = ROOT / "README.md") -> None:

@@ -225,6 +225,7 @@ WRONG = {
         (lambda ids, V: F.one_hot(ids, V), "float32"),
         (lambda ids, V: torch.eye(V)[ids].flip(-1), "wrong places"),
         (lambda ids, V: (ids == torch.arange(V)).float(), "unsqueeze"),
+        (lambda ids, V: torch.eye(V)[ids].mul_(1 + ids.zero_().sum()), "wrote into"),
         (lambda ids, V: torch.zeros(len(ids), V).scatter_(1, ids.unsqueeze(1), 1.0), "raised"),
     ],
     "one_hot_equivalence.as_linear": [
@@ -274,6 +275,7 @@ WRONG = {
             "averaged",
         ),
         (lambda ids, G, V: added(ids, G, int(ids.max()) + 1), "shape"),
+        (lambda ids, G, V: added(ids, G, V) + 0 * G.zero_().sum(), "wrote into"),
     ],
     "backprop_through_embeddings.padded_look_up": [
         (function(lambda ids, G, V, pad: added(ids, G, V)), "padding row has a gradient"),

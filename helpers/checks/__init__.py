@@ -124,19 +124,24 @@ def call(
 ) -> object:
     """What the reader's function returns for copies of `inputs`; `Wrong` where it fails.
 
+    It also fails where it writes into a copy. With `copy=False` it gets the inputs themselves, and
+    what it does to them is the caller's to judge.
     `hints` maps a part of an error's message to what a reader should be told in its place.
     """
     if not callable(function):
         raise Wrong(f"A function is wanted here, not {describe(function)}.")
-    copies = [i.clone() if isinstance(i, torch.Tensor) else i for i in inputs]
+    given = [i.clone() if copy and isinstance(i, torch.Tensor) else i for i in inputs]
     try:
-        value = function(*copies if copy else inputs)
+        value = function(*given)
     except (Exception, SystemExit) as error:
         for part, hint in hints.items():
             if part in str(error):
                 raise Wrong(hint) from None
-        given = ", ".join(map(describe, inputs))
-        raise Wrong(f"Given {given}, {name} raised {_first_line(error)}") from None
+        what = ", ".join(map(describe, inputs))
+        raise Wrong(f"Given {what}, {name} raised {_first_line(error)}") from None
+    for mine, before in zip(given, inputs, strict=True):
+        if isinstance(before, torch.Tensor) and not torch.equal(mine, before):
+            raise Wrong(f"{name.capitalize()} wrote into its argument, {describe(before)}.")
     if value is None:
         raise Wrong(f"{name.capitalize()} returned None. Does it end in a return?")
     return value

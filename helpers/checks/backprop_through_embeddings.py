@@ -16,10 +16,7 @@ def table_gradient(answer):
     for batch, V in [(3, 9), (40, 7)]:
         ids, G = torch.randint(V - 1, (batch,)), torch.randn(batch, 5)
         ids[-1] = ids[0]  # there is always a repeat
-        inputs = ids.clone(), G.clone()
-        value = call(answer, *inputs, V, copy=False)
-        if not (torch.equal(inputs[0], ids) and torch.equal(inputs[1], G)):
-            raise Wrong("You wrote into ids or G. Others may need them.")
+        value = call(answer, ids, G, V)
         counts = ids.bincount(minlength=V).clamp(min=1).unsqueeze(1)
         truth = F.one_hot(ids, V).float().T @ G
         if same(value, truth, "The gradient"):
@@ -136,10 +133,7 @@ def tied_gradient(answer):
         ids[[1, 3]] = ids[0].item()  # one id stands there three times at least
         (truth,) = torch.autograd.grad((S * (E[ids] @ E.T)).sum(), E)
         E = E.detach()
-        given = E.clone()
-        value = call(answer, ids, S, given, copy=False)
-        if not torch.equal(given, E):
-            raise Wrong("You wrote into E, the table itself. Return a new tensor.")
+        value = call(answer, ids, S, E)
         if same(value, truth, "The gradient"):
             continue
         as_output, G = S.T @ E[ids], S @ E

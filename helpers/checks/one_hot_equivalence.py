@@ -12,11 +12,9 @@ def one_hot(answer):
     """A function (ids, V) -> float32 one-hot vectors, for ids of any shape."""
     for shape, V in [((3,), 8), ((2, 5), 6), ((), 4), ((2, 3, 4), 90), ((70,), 70)]:
         ids = torch.randint(V - 1, shape)  # the largest id is never in the batch
-        given, truth = ids.clone(), F.one_hot(ids, V).float()
+        truth = F.one_hot(ids, V).float()
         axis = "Comparing wants a new last axis for the words: ids.unsqueeze(-1)."
-        vectors = call(answer, given, V, copy=False, hints={"must match the size": axis})
-        if not torch.equal(given, ids):
-            raise Wrong("You changed the ids you were given.")
+        vectors = call(answer, ids, V, hints={"must match the size": axis})
         if isinstance(vectors, torch.Tensor):
             if vectors.shape == F.one_hot(ids).shape != truth.shape:
                 raise Wrong("You count classes in the batch. V may be larger than its ids show.")
