@@ -1,0 +1,836 @@
+"""Tables that stay in host memory: a drop-in for nn.Embedding, a prefetcher, a cache of hot rows.
+
+    table = OffloadedEmbedding(20_000_000, 128, device="cuda")
+    optimizer = torch.optim.Adagrad([table.weight], lr=0.05)
+    for batch in Prefetcher(loader, table, ids=lambda batch: batch["ids"], optimizer=optimizer):
+        ...
+
+The words used here: the *host* is where the CPU's memory is; the *device* is where the rows are
+wanted, a GPU as a rule. All that crosses from one to the other goes through `to_device` and
+`to_host`, which count its bytes in a `Meter`. They count in the same way where the device is the
+CPU itself, so the traffic of a program is known, to the byte, on a machine without a GPU. (The
+few bytes by which PyTorch learns the size of a result, after `unique` say, are not counted.)
+
+This file needs PyTorch alone and may be copied into other projects.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CPU = torch.device("cpu")
+
+# --- What crosses -----------------------------------------------------------------------------
+
+
+class Meter:
+    """Bytes that have crossed: `to_device` from the host, `to_host` back to it."""
+
+    def __init__(self, to_device: int = 0, to_host: int = 0) -> None:
+        self.to_device, self.to_host = to_device, to_host
+        self._lock = threading.Lock()  # a prefetcher and backward count in threads of their own
+
+    def add(self, to_device: int = 0, to_host: int = 0) -> None:
+        with self._lock:
+            self.to_device += to_device
+            self.to_host += to_host
+
+    def reset(self) -> None:
+        self.to_device = self.to_host = 0
+
+    def __repr__(self) -> str:
+        return f"Meter(to_device={self.to_device:,}, to_host={self.to_host:,})"
+
+    def __reduce__(self) -> tuple:
+        return Meter, (self.to_device, self.to_host)
+
+
+def to_device(tensor: Tensor, device: torch.device, meter: Meter) -> Tensor:
+    """`tensor`, which lies on the host, on `device`; its bytes are counted.
+
+    A pinned tensor is copied while the host goes on. Where the device is the CPU nothing is copied.
+    """
+    meter.add(to_device=tensor.nbytes)
+    return tensor.to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor, meter: Meter) -> Tensor:
+    """`tensor`, which lies on the device, on the host; its bytes are counted.
+
+    Returns when the copy is complete. Where the device is the CPU nothing is copied.
+    """
+    meter.add(to_host=tensor.nbytes)
+    if tensor.device.type != "cuda":
+        return tensor.to(CPU)
+    pinned = torch.empty_like(tensor, device=CPU, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return pinned
+
+
+def _take(table: Tensor, ids: Tensor, device: torch.device) -> Tensor:
+    """Rows `ids` of a host table: in pinned memory where a GPU is to fetch them from there."""
+    pin = device.type == "cuda"
+    rows = torch.empty(len(ids), table.shape[1], dtype=table.dtype, pin_memory=pin)
+    return torch.index_select(table, 0, ids, out=rows)
+
+
+# --- The table --------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Fetched:
+    """What was fetched for one tensor of ids. A cache has slots in the place of rows."""
+
+    distinct: Tensor  # (U,) sorted; on the host, or on the device where a cache is
+    inverse: Tensor  # the ids' shape, on the device: which of the distinct each id is
+    rows: Tensor | None = None  # (U, D) on the device
+    slots: Tensor | None = None  # (U,) on the device
+    epoch: int = -1  # of the cache that the slots belong to
+    done: bool = False  # its step is made, and its slots may be another's
+    stale: Callable[[], Tensor] | None = None  # fetched ahead: says which rows to fetch again, (U,)
+
+
+class OffloadedEmbedding(nn.Embedding):
+    """nn.Embedding whose weight stays in host memory: only the rows of a batch cross.
+
+    Constructor, from_pretrained, forward, gradients and state_dict are nn.Embedding's, with these
+    differences, all of them:
+
+    - `sparse` is True by default: the gradient is a sparse tensor on the host, coalesced. Step it
+      there with SGD, Adagrad or SparseAdam. With sparse=False it is dense, (V, D), for any
+      optimizer.
+    - `device` is where the output lands; None stands for wherever the ids are. `.to(device)` and
+      `.cuda()` set it and leave the weight where it is, `.cpu()` takes it back. A change of dtype
+      is honoured. device="meta" is refused.
+    - `scale_grad_by_freq` works with sparse=True too.
+    - A gradient of the gradient is refused.
+
+    For N ids of i bytes each, U of them distinct, and rows of D numbers of s bytes, the `meter`
+    counts to the byte
+
+    - forward, to the device: U · D · s, and N · i if the ids are on the host and the output is not;
+    - forward, to the host: U · i, the distinct ids, found where the output lands (and N · i if the
+      ids are on a device and the output is not);
+    - backward, to the host: U · D · s.
+
+    Args:
+        num_embeddings ... dtype: as nn.Embedding, but for the above.
+        meter: counts what crosses; several tables may share one. Default: one of its own.
+
+    Raises:
+        ValueError: device="meta".
+        IndexError, RuntimeError, TypeError: from forward, as nn.Embedding, for ids out of range, of
+            a wrong dtype or no tensor; raised on the host, before anything is looked up.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = True,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self.device = None if device is None else torch.empty(0, device=device).device
+        if self.device is not None and self.device.type == "meta":
+            raise ValueError('device="meta" holds no numbers. Leave device out: the weight is made '
+                             "on the host in any case.")  # fmt: skip
+        if _weight is not None:
+            _weight = _weight.to(CPU)
+        super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type,
+                         scale_grad_by_freq, sparse, _weight, _freeze, CPU, dtype)  # fmt: skip
+        self.meter = Meter() if meter is None else meter
+        self._ahead: tuple[Tensor, _Fetched] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = True,
+        **others: Any,
+    ) -> OffloadedEmbedding:
+        """A table of the given rows, (V, D), frozen unless freeze=False; as nn.Embedding's.
+
+        Rows on the host are shared, rows elsewhere are copied to it. `others` are the constructor's
+        further arguments, such as device and meter.
+        """
+        if embeddings.dim() != 2:
+            raise ValueError(f"embeddings should have shape (V, D), not {tuple(embeddings.shape)}.")
+        V, D = embeddings.shape
+        return cls(V, D, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+                   _weight=embeddings, _freeze=freeze, **others)  # fmt: skip
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name for the ids
+        """ids of any shape (*) and dtype int32 or int64 to rows (*, D), on the device."""
+        fetched = self._fetched(input)
+        if self.max_norm is not None:
+            host = self.weight.detach()
+            torch.embedding_renorm_(host, fetched.distinct, self.max_norm, self.norm_type)
+        if fetched.rows is None:
+            fetched.rows = self._rows(fetched.distinct, fetched.inverse.device)
+        if fetched.stale is not None:
+            self._fill(fetched, fetched.stale())
+        rows = _FromHost.apply(self.weight, fetched.rows, fetched.distinct, self)
+        return self._spread(rows, fetched)
+
+    def _fetched(self, ids: Tensor) -> _Fetched:
+        """What was fetched ahead for these very ids, or else what is fetched now."""
+        if self._ahead is not None and self._ahead[0] is ids:
+            fetched, self._ahead = self._ahead[1], None
+            return fetched
+        return self._fetch(ids)
+
+    def _fetch(self, ids: Tensor) -> _Fetched:
+        return _Fetched(*self._distinct(ids))
+
+    def _distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The distinct ids, sorted, on the host, and on the device which of them each id is."""
+        on_device, inverse = self._brought(ids).unique(return_inverse=True)
+        distinct = to_host(on_device, self.meter)
+        self._check(distinct[:1], distinct[-1:])
+        return distinct, inverse
+
+    def _brought(self, ids: Tensor) -> Tensor:
+        """The ids where the output is to land, checked first if they are on the host."""
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
+            wrong = torch.empty(0, dtype=ids.dtype) if isinstance(ids, Tensor) else ids
+            F.embedding(wrong, self._host)  # raises the error that nn.Embedding would
+        device = ids.device if self.device is None else self.device
+        if ids.device == device:
+            return ids
+        if ids.device == CPU:
+            if ids.numel():
+                self._check(*ids.aminmax())
+            return to_device(ids, device, self.meter)
+        return to_host(ids, self.meter).to(device)
+
+    def _check(self, *ids: Tensor) -> None:
+        """nn.Embedding's error where one of these ids, on the host, is out of range."""
+        for some in ids:
+            F.embedding(some, self._host.detach())
+
+    @property
+    def _host(self) -> Tensor:
+        return self._parameters["weight"]
+
+    def _rows(self, distinct: Tensor, device: torch.device) -> Tensor:
+        return to_device(_take(self._host.detach(), distinct, device), device, self.meter)
+
+    def _fill(self, fetched: _Fetched, wanted: Tensor) -> None:
+        """Fetch the rows where `wanted`, (U,) bool, is true into their places."""
+        device = fetched.inverse.device
+        rows = self._rows(fetched.distinct[wanted], device)
+        fetched.rows[to_device(wanted, device, self.meter)] = rows
+
+    def _spread(self, rows: Tensor, fetched: _Fetched) -> Tensor:
+        """Each id's row. PyTorch's own look-up in the small table of distinct rows does it."""
+        return F.embedding(fetched.inverse, rows, scale_grad_by_freq=self.scale_grad_by_freq)
+
+    def _busy(self) -> list[_Fetched]:
+        """What the running batch is at work on."""
+        return [] if self._ahead is None else [self._ahead[1]]
+
+    def _fetch_ahead(self, ids: Tensor, busy: list[_Fetched]) -> _Fetched:
+        """As _fetch, with all rows but the busy ones, which the running step will change."""
+        fetched = self._fetch(ids)
+        U, device = len(fetched.distinct), fetched.inverse.device
+        fetched.rows = torch.empty(U, self.embedding_dim, dtype=self._host.dtype, device=device)
+        late = _among(fetched.distinct, [b.distinct.long() for b in busy], self.num_embeddings)
+        self._fill(fetched, ~late)
+        fetched.stale = lambda: late
+        return fetched
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OffloadedEmbedding:
+        """What .to(), .cuda(), .half() ... call: it may change the dtype, never the memory."""
+        probe = fn(torch.empty(0, dtype=self._host.dtype))
+        self.device = None if probe.device == CPU else probe.device
+        if self.device is not None:
+            return super()._apply(lambda tensor: tensor.to(probe.dtype), recurse)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if self._host.device != CPU:  # as load_state_dict(assign=True) may leave it
+            self._parameters["weight"] = nn.Parameter(self._host.detach().to(CPU))
+
+    def extra_repr(self) -> str:
+        where = "the ids' device" if self.device is None else self.device
+        return f"{super().extra_repr()}, weight on the host, output on {where}"
+
+
+class _FromHost(torch.autograd.Function):
+    """Rows that were fetched from a table, and the way of their gradient back to it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, distinct: Tensor, table: Any) -> Tensor:
+        ctx.distinct, ctx.table, ctx.shape = distinct, table, weight.shape
+        return rows.view_as(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        table, distinct = ctx.table, ctx.distinct.long()
+        values = to_host(gradient, table.meter)
+        if table.padding_idx is not None:
+            learns = distinct != table.padding_idx
+            distinct, values = distinct[learns], values[learns]
+        if table.sparse:
+            whole = torch.sparse_coo_tensor(
+                distinct.unsqueeze(0), values, ctx.shape, is_coalesced=True, check_invariants=False
+            )
+        else:
+            whole = values.new_zeros(ctx.shape).index_copy_(0, distinct, values)
+        return whole, None, None, None
+
+
+# --- Fetching ahead ---------------------------------------------------------------------------
+
+# These change no row but those of the gradient, unless momentum or weight decay is asked for.
+_ROW_WISE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
+
+
+class Prefetcher:
+    """The same batches, each with its rows on the way to the device while the last one is at work.
+
+        for batch in Prefetcher(loader, table, ids=lambda batch: batch["ids"], optimizer=optimizer):
+            loss = model(batch)  # which hands batch["ids"], that very tensor, to the table
+
+    When a batch is handed out, a second thread begins to fetch the rows of the next one, on a
+    stream of its own where the device is a GPU. Rows that the running step may change are left out;
+    they are fetched when the table is called, and so is every row that was written since. No row is
+    served stale.
+
+    An OffloadedEmbedding's meter counts, beside the rows and the ids, 2 · U bytes for a batch of U
+    distinct ids: which rows came ahead, and which came after. A row crosses once, unless it was
+    written after it was fetched.
+
+    Args:
+        batches: any iterable.
+        table: an OffloadedEmbedding or a CachedEmbedding.
+        ids: from a batch to the tensor of ids that the table will be called with.
+        optimizer: the one that steps the table, so that it is known which rows a step changes: SGD
+            without momentum, Adagrad or SparseAdam, without weight decay. With any other, or with
+            none, a step may change every row, and all are fetched again: right, and slow. A
+            CachedEmbedding knows its own rows and needs none.
+
+    Raises:
+        ValueError: an OffloadedEmbedding with max_norm, which writes rows when they are looked up.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable,
+        table: OffloadedEmbedding,
+        ids: Callable[[Any], Tensor] = lambda batch: batch,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        if table.max_norm is not None and not isinstance(table, CachedEmbedding):
+            raise ValueError(
+                f"max_norm={table.max_norm} writes rows when they are looked up, so they cannot be "
+                "fetched ahead. Call the table without a Prefetcher, or shorten rows after a step."
+            )
+        self.batches, self.table, self.ids, self.optimizer = batches, table, ids, optimizer
+        self._side: torch.cuda.Stream | None = None
+
+    def __iter__(self) -> Iterator:
+        batches, failure = iter(self.batches), None
+        with ThreadPoolExecutor(1, "prefetch") as worker, _Writes(self) as writes:
+            try:
+                waiting = self._start(worker, writes, batches)
+                while waiting is not None:
+                    batch, future = waiting
+                    # .result() raises here what was raised over there.
+                    self.table._ahead = self.ids(batch), future.result()
+                    try:
+                        waiting = self._start(worker, writes, batches)
+                    except Exception as error:  # batches failed: first hand out what came before
+                        waiting, failure = None, error
+                    yield batch
+                if failure is not None:
+                    raise failure
+            finally:
+                self.table._ahead = None
+
+    def _start(
+        self, worker: ThreadPoolExecutor, writes: _Writes, batches: Iterator
+    ) -> tuple[Any, Future[_Fetched]] | None:
+        """The next batch, and its rows to come."""
+        for batch in batches:
+            ids, since = self.ids(batch), writes.now()
+            here = None
+            if (device := self.table.device or ids.device).type == "cuda":
+                here = torch.cuda.current_stream(device)
+                self._side = self._side or torch.cuda.Stream(device)
+            return batch, worker.submit(self._fetch, writes, since, ids, self.table._busy(), here)
+        return None
+
+    def _fetch(
+        self,
+        writes: _Writes,
+        since: int,
+        ids: Tensor,
+        busy: list[_Fetched],
+        here: torch.cuda.Stream | None,
+    ) -> _Fetched:
+        if here is not None:  # after what this stream has been given, and beside what follows
+            self._side.wait_stream(here)
+        with torch.cuda.stream(self._side if here is not None else None):
+            fetched = self.table._fetch_ahead(ids, busy)
+        if here is not None:
+            self._side.synchronize()
+            for tensor in (fetched.distinct, fetched.inverse, fetched.rows, fetched.slots):
+                if tensor is not None and tensor.is_cuda:
+                    tensor.record_stream(here)
+        if (left_out := fetched.stale) is not None:
+            fetched.stale = lambda: left_out() | writes.touched(fetched.distinct, since)
+        return fetched
+
+
+class _Writes:
+    """Which rows of a table were written since a given moment, told by hooks on its optimizer."""
+
+    def __init__(self, prefetcher: Prefetcher) -> None:
+        self.weight, self.optimizer = prefetcher.table._host, prefetcher.optimizer
+        self.log: list[Tensor | None] = []  # the rows of each write, None for all of them
+        self.begin = self.last = 0  # moments: of the first entry, and of the last call of `now`
+        self.version = self.weight._version
+
+    def __enter__(self) -> _Writes:
+        self.handles = []
+        if self.optimizer is not None:
+            before = self.optimizer.register_step_pre_hook(lambda *_: self._look())
+            self.handles = [before, self.optimizer.register_step_post_hook(self._stepped)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def now(self) -> int:
+        """A moment for `touched`, which knows this one and the one before."""
+        self._look()
+        del self.log[: self.last - self.begin]
+        self.begin, self.last = self.last, self.last + len(self.log)
+        return self.last
+
+    def touched(self, distinct: Tensor, since: int) -> Tensor:
+        """For each of the distinct ids, whether its row was written since."""
+        self._look()
+        rows = [None] if since < self.begin else self.log[since - self.begin :]
+        if any(some is None for some in rows):
+            return torch.ones(len(distinct), dtype=torch.bool)
+        return _among(distinct, rows, len(self.weight))
+
+    def _look(self) -> None:
+        """A write that no step announced may have been to any row."""
+        if self.weight._version != self.version:
+            self.log.append(None)
+            self.version = self.weight._version
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if self.weight._version == self.version:
+            return
+        gradient, self.version = self.weight.grad, self.weight._version
+        (group,) = [g for g in optimizer.param_groups if any(p is self.weight for p in g["params"])]
+        row_wise = type(optimizer) in _ROW_WISE and gradient is not None and gradient.is_sparse
+        if row_wise and not group.get("momentum") and not group.get("weight_decay"):
+            self.log.append(gradient.coalesce().indices()[0])
+        else:
+            self.log.append(None)
+
+
+def _among(distinct: Tensor, rows: list[Tensor], V: int) -> Tensor:
+    """For each of the distinct ids, whether it is one of `rows`."""
+    marked = torch.zeros(V, dtype=torch.bool)
+    for some in rows:
+        marked[some] = True
+    return marked[distinct.long()]
+
+
+# --- A cache of hot rows ----------------------------------------------------------------------
+
+
+class CachedEmbedding(OffloadedEmbedding):
+    """An OffloadedEmbedding that keeps its hot rows on the device and updates them there.
+
+    A row's newest value lives where the row lives, so the table owns its update: call `step()`
+    after backward. No optimizer need hold it; one that does finds no gradient and leaves it alone.
+
+        table = CachedEmbedding(20_000_000, 128, rows=1_000_000, update="adagrad", lr=0.05)
+        loss = model(batch)
+        loss.backward()
+        optimizer.step()  # the rest of the model
+        table.step()
+
+    Every row of a batch gets a place in the cache. What is missing is fetched; where no place is
+    free, the rows with the smallest counts that nobody is using are evicted, that is, written
+    back to the host with their optimizer state. The result is that of nn.Embedding under
+    torch.optim.SGD or Adagrad, to rounding. Reading `table.weight`, state_dict, pickling, moving
+    the table to another device or dtype, and `close()` write everything back first. A step is
+    applied as a whole or not at all, and after an exception between any two operations each row is
+    either in the cache or on the host, with all its updates.
+
+    For a batch of N ids of i bytes, M distinct rows missing, E evicted, and r bytes for a row and
+    its state (D · s under SGD, 2 · D · s under Adagrad), the `meter` counts
+
+    - to the device: M · r, and N · i if the ids are on the host and the cache is not;
+    - to the host: M · 8 + E · (8 + r), and 2 · i, the smallest and the largest id, if the ids
+      are not on the host.
+
+    On the device lie the cache, rows · r bytes, and a directory of 8 bytes for each of the V rows
+    and for each row of the cache.
+
+    Args:
+        rows: how many rows the cache holds; at least as many as a batch has distinct ids, or two
+            batches with a Prefetcher.
+        update: "sgd" or "adagrad". `lr` may be changed between steps (`table.lr = 0.01`).
+        eps, initial_accumulator_value: as in torch.optim.Adagrad.
+        counts: (V,) how often each id is looked up, which decides what stays. Default: learned,
+            by counting the batches in which a row is asked for.
+        The others: as OffloadedEmbedding. There is no `sparse`: no gradient of the table is made.
+
+    Raises:
+        ValueError: a size, rate or update that makes no sense, or counts of another shape.
+        RuntimeError: from forward, where a batch has more distinct ids than the cache has rows.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = True,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        meter: Meter | None = None,
+        *,
+        rows: int,
+        lr: float,
+        update: str = "sgd",
+        eps: float = 1e-10,
+        initial_accumulator_value: float = 0.0,
+        counts: Tensor | None = None,
+    ) -> None:
+        if not sparse:
+            raise ValueError(
+                "sparse=False asks for a dense gradient, and a cached table makes none: it updates "
+                "its rows itself. Leave sparse out, or use OffloadedEmbedding."
+            )
+        if rows < 1:
+            raise ValueError(f"rows={rows}: a cache holds at least one row.")
+        if update not in ("sgd", "adagrad"):
+            raise ValueError(
+                f'update={update!r}: "sgd" and "adagrad" are known. For another optimizer use '
+                "OffloadedEmbedding."
+            )
+        start = initial_accumulator_value
+        for name, value in [("lr", lr), ("eps", eps), ("initial_accumulator_value", start)]:
+            if not value >= 0:
+                raise ValueError(f"{name}={value} should not be negative.")
+        if counts is not None and counts.shape != (num_embeddings,):
+            raise ValueError(
+                f"counts has shape {tuple(counts.shape)}; ({num_embeddings},) is wanted, a count "
+                "for each row."
+            )
+        # fmt: off
+        super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type,
+                         scale_grad_by_freq, sparse, _weight, _freeze, device, dtype, meter)
+        # fmt: on
+        self.cache_rows, self.update = min(rows, num_embeddings), update
+        self.lr, self.eps = lr, eps
+        self.counts = counts
+        state = None
+        if update == "adagrad":
+            state = torch.full_like(self._host, start, requires_grad=False)
+        self.register_buffer("state", state, persistent=False)  # on the host, beside the weight
+        self._cache: Tensor | None = None  # made on the device by the first look-up
+        self._epoch = self.lookups = self._hits_before = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()  # of the directory, which a prefetcher changes too
+        self._gradients: list[tuple[_Fetched, Tensor]] = []
+        self._in_use: weakref.WeakSet[_Fetched] = weakref.WeakSet()  # their rows are not evicted
+        self._version, self._stepped = self._host._version, False
+
+    # Looking up
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name for the ids
+        """ids of any shape (*) and dtype int32 or int64 to rows (*, D), on the device."""
+        fetched = self._fetched(input)
+        slots = self._slots(fetched)
+        cached = self._cache[:, : self.embedding_dim]
+        rows = cached.index_select(0, slots)
+        if self.max_norm is not None:
+            every = torch.arange(len(slots), device=slots.device)
+            torch.embedding_renorm_(rows, every, self.max_norm, self.norm_type)
+            cached.index_copy_(0, slots, rows)
+            self._stepped = True
+        if torch.is_grad_enabled() and self._host.requires_grad:
+            rows.requires_grad_()
+            rows.register_post_accumulate_grad_hook(lambda rows: self._collect(fetched, rows))
+        return self._spread(rows, fetched)
+
+    def _collect(self, fetched: _Fetched, rows: Tensor) -> None:
+        self._gradients.append((fetched, rows.grad))
+        rows.grad = None
+
+    def _fetch(self, ids: Tensor, busy: Sequence[_Fetched] = ()) -> _Fetched:
+        distinct, inverse = self._brought(ids).unique(return_inverse=True)
+        ends = distinct[[0, -1]] if len(distinct) else distinct
+        if distinct.device == CPU:
+            self._check(ends)
+        elif ids.device != CPU:  # ids from the host were checked there
+            self._check(to_host(ends, self.meter))
+        fetched = _Fetched(distinct.long(), inverse)
+        with self._lock:
+            self._admit(fetched, busy)
+        return fetched
+
+    def _busy(self) -> list[_Fetched]:
+        """What looks up, or waits for its step: its rows are not evicted."""
+        return [f for f in list(self._in_use) if not f.done]
+
+    def _fetch_ahead(self, ids: Tensor, busy: list[_Fetched]) -> _Fetched:
+        """What is missing lies on the host, and no step changes it there: nothing can be stale."""
+        return self._fetch(ids, busy)
+
+    def _slots(self, fetched: _Fetched) -> Tensor:
+        """Where the rows are; fetched again if the cache was emptied since."""
+        if fetched.done or fetched.epoch != self._epoch:
+            with self._lock:
+                self._admit(fetched)
+        return fetched.slots
+
+    # The directory: slot_of says in which slot of the cache an id's row is, -1 for none. It alone
+    # is believed. id_of says whose row was put in a slot, and holds only where slot_of agrees.
+
+    def _admit(self, fetched: _Fetched, busy: Sequence[_Fetched] = ()) -> None:
+        """Give each of the distinct ids a slot of the cache; what is busy keeps its own."""
+        self._reread()
+        distinct = fetched.distinct
+        if self._cache is not None and self._cache.device != distinct.device:
+            self.close()
+        if self._cache is None:
+            self._open(distinct.device)
+        if self.counts is None:
+            self._count[distinct] += 1
+        slots = self._slot_of[distinct]
+        self.lookups += fetched.inverse.numel()
+        self._hits += (slots >= 0)[fetched.inverse].sum()
+        missing = distinct[slots < 0]
+        if len(missing):
+            used = [f.slots for f in (*busy, *self._busy()) if f.epoch == self._epoch]
+            free = self._make_room(len(missing), [slots[slots >= 0].long(), *used])
+            wanted = to_host(missing, self.meter)
+            parts = [_take(table, wanted, distinct.device) for table in self._tables()]
+            record = parts[0] if len(parts) == 1 else _beside_each_other(parts)
+            self._cache.index_copy_(0, free, to_device(record, distinct.device, self.meter))
+            self._id_of[free] = missing
+            self._slot_of[missing] = free.int()
+        fetched.slots, fetched.epoch = self._slot_of[distinct].long(), self._epoch
+        fetched.done = False
+        self._in_use.add(fetched)
+
+    def _make_room(self, needed: int, used: list[Tensor]) -> Tensor:
+        """`needed` slots that are free, after evicting the rows with the smallest counts."""
+        resident = self._resident()
+        priority = self._count[self._id_of.clamp(min=0)]
+        priority[~resident] = -1
+        for slots in used:
+            priority[slots] = torch.iinfo(priority.dtype).max
+        smallest, slots = priority.topk(min(needed, len(priority)), largest=False)
+        if needed > len(slots) or (smallest == torch.iinfo(priority.dtype).max).any():
+            raise RuntimeError(
+                f"A cache of {self.cache_rows:,} rows cannot hold the rows in use and {needed:,} "
+                "that are missing. Give it more rows, or smaller batches. A Prefetcher needs room "
+                "for two batches, and a forward pass without no_grad keeps its rows until the step."
+            )
+        evicted = slots[smallest >= 0]
+        if len(evicted):
+            self._write_back(evicted)
+            self._slot_of[self._id_of[evicted]] = -1
+        return slots
+
+    def _resident(self) -> Tensor:
+        slots = torch.arange(self.cache_rows, device=self._id_of.device)
+        return (self._id_of >= 0) & (self._slot_of[self._id_of.clamp(min=0)] == slots)
+
+    def _write_back(self, slots: Tensor) -> None:
+        """Copy the rows in these slots, and their state, to the host; they stay where they are."""
+        ids = to_host(self._id_of[slots], self.meter)
+        record = to_host(self._cache[slots], self.meter)
+        for table, part in zip(self._tables(), record.split(self.embedding_dim, 1), strict=True):
+            table.index_copy_(0, ids, part)
+        self._version = self._host._version
+
+    def _tables(self) -> list[Tensor]:
+        return [self._host.detach()] + ([] if self.state is None else [self.state])
+
+    def _open(self, device: torch.device) -> None:
+        V, D, n = self.num_embeddings, self.embedding_dim, self.cache_rows
+        self._cache = torch.empty(n, D * len(self._tables()), dtype=self._host.dtype, device=device)
+        self._slot_of = torch.full((V,), -1, dtype=torch.int32, device=device)
+        self._id_of = torch.full((n,), -1, device=device)
+        self._count = torch.zeros(V, dtype=torch.int32, device=device)
+        if self.counts is not None:
+            self._count += self.counts.to(device).clamp(0, 2**31 - 2).int()
+        self._hits = torch.zeros((), dtype=torch.int64, device=device)
+
+    # Learning
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Apply the gradients of all backward passes since the last step, and forget them."""
+        if not self._gradients:
+            return
+        slots = torch.cat([self._slots(fetched) for fetched, _ in self._gradients])
+        gradient = torch.cat([gradient for _, gradient in self._gradients])
+        if self.padding_idx is not None:
+            ids = torch.cat([fetched.distinct for fetched, _ in self._gradients])
+            gradient = gradient.masked_fill((ids == self.padding_idx).unsqueeze(1), 0)
+        if len(self._gradients) > 1:
+            slots, which = slots.unique(return_inverse=True)
+            zeros = gradient.new_zeros(len(slots), gradient.shape[1])
+            gradient = zeros.index_add_(0, which, gradient)
+        updated = self._updated(self._cache.index_select(0, slots), gradient)
+        done, self._gradients, self._stepped = self._gradients, [], True
+        self._cache.index_copy_(0, slots, updated)  # the one write, so nothing is half done
+        for fetched, _ in done:
+            fetched.done = True  # even where somebody keeps the graph
+
+    def _updated(self, record: Tensor, gradient: Tensor) -> Tensor:
+        """Rows and their state after a step, as torch.optim.SGD and Adagrad compute them."""
+        if self.update == "sgd":
+            return record.add_(gradient, alpha=-self.lr)
+        rows, state = record.split(self.embedding_dim, 1)
+        state.addcmul_(gradient, gradient)
+        rows.addcdiv_(gradient, state.sqrt().add_(self.eps), value=-self.lr)
+        return record
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients since the last step."""
+        self._gradients = []
+        super().zero_grad(set_to_none)
+
+    # Coming home
+
+    def flush(self) -> None:
+        """Write every cached row, and its state, back to the host. The cache stays as it is."""
+        with self._lock:
+            if self._cache is not None and (self._stepped or self._host._version == self._version):
+                slots = self._resident().nonzero().flatten()
+                self._write_back(slots)
+                self._stepped = False
+
+    def close(self) -> None:
+        """Flush, and free the device's memory. The next look-up begins a new cache."""
+        with self._lock:
+            self.flush()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._cache is not None:
+            self._hits_before += self._hits.item()
+        self._cache = self._slot_of = self._id_of = self._count = None
+        self._epoch += 1
+        self._version = self._host._version
+
+    def _reread(self) -> None:
+        """Begin a new cache where somebody else wrote into the host's table."""
+        if self._host._version == self._version:
+            return
+        if self._stepped:
+            raise RuntimeError(
+                "The weight was written to while the cache holds newer rows. Call flush() to keep "
+                "those, or load_state_dict to have others; to write, read table.weight first."
+            )
+        self._forget()
+
+    @property
+    def hits(self) -> int:
+        """Look-ups, of `lookups` in all, whose row was in the cache already."""
+        return self._hits_before + (0 if self._cache is None else self._hits.item())
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever reads the weight wants what was learned. (A new table has no lock yet.)
+        if name == "weight" and "_lock" in self.__dict__:
+            self.flush()
+        return super().__getattr__(name)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """A copy of what Adagrad remembers, {"sum": (V, D)}, up to date; empty under SGD."""
+        self.flush()
+        return {} if self.state is None else {"sum": self.state.clone()}
+
+    def load_optimizer_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `optimizer_state` gave. ValueError where it does not fit."""
+        wanted = {} if self.state is None else {"sum": self.state}
+        given, fits = ({n: tuple(t.shape) for n, t in s.items()} for s in (state, wanted))
+        if given != fits:
+            raise ValueError(
+                f"The state holds {given}; a table with update={self.update!r} has {fits}."
+            )
+        self.close()
+        for name, tensor in wanted.items():
+            tensor.copy_(state[name])
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.flush()
+        super()._save_to_state_dict(*args)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.close()
+        super()._load_from_state_dict(*args)
+        self._version = self._host._version
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CachedEmbedding:
+        self.close()
+        super()._apply(fn, recurse)
+        self._version = self._host._version
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.close()
+        own = {"_lock", "_gradients", "_in_use", "_ahead"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._ahead = None
+        self._begin()
+
+
+def _beside_each_other(parts: list[Tensor]) -> Tensor:
+    """Host tensors (U, D) as one (U, n · D), pinned if they are."""
+    pinned = parts[0].is_pinned()
+    shape = len(parts[0]), sum(part.shape[1] for part in parts)
+    return torch.cat(parts, 1, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=pinned))
