@@ -1,0 +1,248 @@
+"""Checks of lesson 04: what a sparse gradient holds, and what optimizers do with it."""
+
+import torch
+from torch import nn, optim
+
+from helpers.checks import Wrong, call, close, describe, exercise, number, same
+
+HUGE = 10**15  # rows: a table that fits into no machine
+_TOO_LARGE = "Something in it has the size of the table. Make nothing larger than the batch."
+TOO_LARGE = {"memory": _TOO_LARGE, "buffer size": _TOO_LARGE}
+
+
+def _filled(answer: object, wanted) -> None:
+    """`Wrong` unless the answer is a dictionary with an entry for each of `wanted`."""
+    if not isinstance(answer, dict):
+        raise Wrong(f"Fill in the dictionary that is there; this is {describe(answer)}.")
+    missing = [name for name in wanted if answer.get(name, ...) is ...]
+    if missing:
+        raise Wrong(f"Still to be filled in: {', '.join(missing)}.")
+
+
+@exercise
+def stored(answer):
+    """A dictionary of how many lines, and bytes, the gradient of a batch holds."""
+    ids, truth = torch.tensor([[4, 1, 4], [4, 0, 1]]), {}
+    for name, padding in [("", None), ("padding_idx=4, ", 4)]:
+        table = nn.Embedding(1000, 8, padding_idx=padding, sparse=True)
+        table(ids).sum().backward()
+        gradient = table.weight.grad
+        truth[f"{name}as it comes"] = gradient._nnz()
+        truth[f"{name}coalesced"] = gradient.coalesce()._nnz()
+        truth.setdefault("bytes", gradient._indices().nbytes + gradient._values().nbytes)
+    _filled(answer, truth)
+    for name, right in truth.items():
+        said = number(answer[name], name)
+        if said == right:
+            continue
+        if name == "bytes":
+            hints = {
+                6 * 8 * 4: "The indices take room too.",
+                3 * (8 + 8 * 4): "As it comes, the gradient is not coalesced yet.",
+                6 * (8 + 8): "A line has eight numbers of float32, 4 bytes each.",
+                1000 * 8 * 4: "That is the dense gradient.",
+            }
+            raise Wrong(f"bytes: {hints.get(said, 'An index and eight numbers for each line.')}")
+        if said in (1000, 8):
+            raise Wrong(f"{name}: the list has a line for each look-up, whatever V and D.")
+        if "coalesced" in name and said == truth[name.replace("coalesced", "as it comes")]:
+            raise Wrong(f"{name}: repeats are still in your count. Coalescing adds them up.")
+        if "coalesced" not in name and said == truth[name.replace("as it comes", "coalesced")]:
+            raise Wrong(f"{name}: repeats are not added up yet. Each occurrence has a line.")
+        if "padding" in name and said == truth[name.removeprefix("padding_idx=4, ")]:
+            raise Wrong(f"{name}: are the lines of id 4 still in your count?")
+        raise Wrong(f"{name}: not {said}. Write the batch down and strike out what is dropped.")
+    return "One line for each look-up, until somebody coalesces."
+
+
+@exercise
+def merged(answer):
+    """A function (indices, values) -> the indices and values of the coalesced gradient."""
+    for rows in ([7, 2, 7, 7, 0, 2], [5, 1, 3], [HUGE - 1, 3, HUGE - 1]):
+        indices, values = torch.tensor(rows), torch.randn(len(rows), 4)
+        truth = torch.sparse_coo_tensor(indices[None], values, (HUGE, 4)).coalesce()
+        pair = call(answer, indices, values, hints=TOO_LARGE)
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise Wrong(f"A pair is wanted, rows and sums, not {describe(pair)}.")
+        where, sums = pair
+        if isinstance(where, torch.Tensor) and where.shape == indices.shape:
+            if len(where.unique()) < len(where):
+                raise Wrong("A row stands in your indices twice. Each should stand there once.")
+        if not same(where, truth.indices()[0], "The first of the pair"):
+            if close(where.sort().values, truth.indices()[0]):
+                raise Wrong("The rows are right, but not in rising order.")
+            raise Wrong("The first of the pair should hold the distinct rows.")
+        if same(sums, truth.values(), "The second of the pair"):
+            continue
+        lines = [values[indices == row] for row in where]
+        if all(any(close(s, line) for line in of) for s, of in zip(sums, lines, strict=True)):
+            raise Wrong("A repeated row keeps one of its lines. All of them should be added up.")
+        if all(close(s, of.mean(dim=0)) for s, of in zip(sums, lines, strict=True)):
+            raise Wrong("Repeats are averaged. Their lines should be added up.")
+        raise Wrong("The rows are right, the sums are not. Is each sum at its own row's place?")
+    return "Sorted, distinct and added up, with nothing of the table's size."
+
+
+def _gradients() -> list[torch.Tensor]:
+    """Gradients as backward leaves them: two of a linear layer, two of tables with repeats."""
+    tables = nn.Embedding(9, 4, sparse=True), nn.Embedding(5, 4, sparse=True)
+    linear, ids = nn.Linear(4, 3), torch.tensor([1, 1, 1, 4, 4, 8])
+    x = linear(tables[0](ids) + tables[1](ids // 2))
+    (x * (1 + torch.rand_like(x))).sum().backward()
+    return [p.grad for p in (*linear.parameters(), *(table.weight for table in tables))]
+
+
+def _numbers(gradient: torch.Tensor) -> torch.Tensor:
+    """All numbers of a gradient that may differ from zero, each once."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+@exercise
+def total_norm(answer):
+    """A function (gradients) -> the norm of all their numbers, some being sparse."""
+    places, values = torch.tensor([[3, HUGE - 1, 3]]), torch.randn(3, 4)
+    huge = torch.sparse_coo_tensor(places, values, (HUGE, 4))
+    several = _gradients()
+    for gradients in (several[:2], several[2:3], several, [huge, several[0]]):
+        copies = [g.detach().clone() for g in gradients]
+        norms = torch.stack([_numbers(g).norm() for g in gradients])
+        truth = norms.norm()
+        hints = {"SparseCPU": "Not every function knows sparse tensors. Their values are dense."}
+        value = call(answer, copies, hints=hints | TOO_LARGE)
+        for mine, before in zip(copies, gradients, strict=True):
+            if not close(_numbers(mine), _numbers(before)):
+                raise Wrong("Your function changed a gradient. The optimizer still needs it.")
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            value = value.reshape(())
+        if same(value, truth, "The norm"):
+            continue
+        loose = torch.stack([(g._values() if g.is_sparse else g).norm() for g in gradients])
+        if close(value, loose.norm()):
+            raise Wrong("Repeats are squared one by one. Add up the lines of a row first.")
+        if close(value, norms.sum()):
+            raise Wrong("Norms do not add up; their squares do.")
+        if close(value, truth**2):
+            raise Wrong("That is the square of the norm.")
+        if any(close(value, norm) for norm in norms):
+            raise Wrong("That is the norm of one of the gradients. All of them are wanted.")
+        raise Wrong("Square all numbers of all gradients, coalesced, add up, take the root.")
+    return "Coalesced before squared, so clip_grad_norm_ would agree."
+
+
+@exercise
+def lazy_adam(answer):
+    """A function (weight, m, v, t, indices, values) that does one step of SparseAdam in place."""
+    for V, repeats in [(6, False), (40, True)]:
+        table = nn.Embedding(V, 4, sparse=True)
+        optimizer = optim.SparseAdam(table.parameters(), lr=0.01)
+        mine = [table.weight.detach().clone(), torch.zeros(V, 4), torch.zeros(V, 4)]
+        for t in range(1, 5):
+            ids = torch.randperm(V)[:3]
+            ids = ids[[0, 1, 0, 2]] if repeats else ids
+            G = torch.randn(len(ids), 4)
+            optimizer.zero_grad()
+            table(ids).backward(G)
+            optimizer.step()
+            before = [part.clone() for part in mine]
+            indices, values = ids.clone(), G.clone()
+            _run(answer, *mine, t, indices, values)
+            if not (torch.equal(indices, ids) and torch.equal(values, G)):
+                raise Wrong("Your function wrote into the indices or the values.")
+            state = optimizer.state[table.weight]
+            truth = [table.weight.detach(), state["exp_avg"], state["exp_avg_sq"]]
+            _judge_step(mine, before, truth, ids, G)
+    return "Only the rows of the batch, and the whole table's clock: SparseAdam's own numbers."
+
+
+def _run(function: object, *inputs: object) -> None:
+    """Call the reader's function for its effect; `Wrong` where it fails."""
+    if not callable(function):
+        raise Wrong(f"A function is wanted here, not {describe(function)}.")
+    call(lambda: (function(*inputs), True))
+
+
+def _judge_step(mine, before, truth, ids, G) -> None:
+    absent = torch.ones(len(mine[0]), dtype=torch.bool).index_fill_(0, ids, False)
+    for name, got, old in zip(("weight", "m", "v"), mine, before, strict=True):
+        if not torch.equal(got[absent], old[absent]):
+            raise Wrong(f"{name}: a row changed that is not in the batch. Lazy means: leave it.")
+    (weight, m, v), (right_weight, right_m, right_v) = mine, truth
+    if torch.equal(m, before[1]):
+        raise Wrong("m has not changed. Write into it: m[rows] = ...")
+    rows, place = torch.unique(ids, return_inverse=True)
+    squares = torch.zeros(len(rows), 4).index_add_(0, place, G**2)
+    if not close(m, right_m):
+        if len(rows) < len(ids):
+            raise Wrong("m: a repeated row got a part of its gradient. Add its lines up first.")
+        raise Wrong("m: not 0.9 m + 0.1 g in the rows of the batch.")
+    if not torch.allclose(v, right_v, rtol=1e-4, atol=1e-9):
+        if torch.allclose(v[rows], 0.999 * before[2][rows] + 0.001 * squares, rtol=1e-4):
+            raise Wrong("v: the lines of a row are squared one by one. Add them up, then square.")
+        raise Wrong("v: not 0.999 v + 0.001 g² in the rows of the batch.")
+    if torch.equal(weight, before[0]):
+        raise Wrong("m and v are right, and the weight has not changed. Write into it.")
+    if not torch.allclose(weight, right_weight, rtol=0, atol=1e-5):
+        plain = before[0][rows] - 0.01 * m[rows] / (v[rows].sqrt() + 1e-8)
+        if torch.allclose(weight[rows], plain, rtol=0, atol=1e-5):
+            raise Wrong("The weight moves without the correction by t.")
+        if torch.allclose(weight, 2 * before[0] - right_weight, rtol=0, atol=1e-5):
+            raise Wrong("The sign is turned: the step goes against m.")
+        raise Wrong("m and v are right, the weight's step is not. Compare it with the formula.")
+
+
+OUTCOMES = ("same", "other", "refused")
+
+
+@exercise
+def outcome(answer):
+    """A dictionary from optimizer to what a sparse gradient makes of it: one of OUTCOMES."""
+    pairs = {
+        "SGD": (optim.SGD, optim.SGD, {}),
+        "SGD(momentum=0.9)": (optim.SGD, optim.SGD, {"momentum": 0.9}),
+        "SGD(weight_decay=0.1)": (optim.SGD, optim.SGD, {"weight_decay": 0.1}),
+        "Adagrad": (optim.Adagrad, optim.Adagrad, {}),
+        "AdamW": (optim.AdamW, optim.AdamW, {}),
+        "Adam for dense, SparseAdam for sparse": (optim.Adam, optim.SparseAdam, {}),
+    }
+    _filled(answer, pairs)
+    for name, (dense, sparse, options) in pairs.items():
+        said, right = answer[name], _outcome(dense, sparse, options)
+        if not (isinstance(said, str) and said in OUTCOMES):
+            raise Wrong(f'{name}: say "same", "other" or "refused", not {describe(said)}.')
+        if said == right:
+            continue
+        if said == "refused":
+            raise Wrong(f"{name}: it steps. Look at section 3's list again.")
+        if right == "refused":
+            why = "Weight decay fills in the zeros." if "decay" in name else "Who takes AdamW's?"
+            raise Wrong(f"{name}: it raises an error. {why}")
+        if right == "other":
+            raise Wrong(f"{name}: what becomes of m where the gradient is zero, in each of them?")
+        hints = {
+            "SGD": "The same sum is subtracted from the same rows.",
+            "SGD(momentum=0.9)": "Its buffer remembers the absent rows too, so they go on moving.",
+            "Adagrad": "What does a gradient of zero add to the sum of squares?",
+        }
+        raise Wrong(f"{name}: {hints[name]}")
+    return "Where a zero gradient changes nothing or everything is remembered, it is the same."
+
+
+def _outcome(dense, sparse, options) -> str:
+    """Train two tables on the same batches, one with sparse gradients, and compare them."""
+    tables = [nn.Embedding(30, 4), nn.Embedding(30, 4, sparse=True)]
+    tables[1].weight.data.copy_(tables[0].weight.data)
+    optimizers = [
+        kind(table.parameters(), lr=0.1, **options)
+        for kind, table in zip((dense, sparse), tables, strict=True)
+    ]
+    for _ in range(20):
+        ids, G = torch.randint(30, (8,)), torch.randn(8, 4)
+        ids[-1] = ids[0]
+        for table, optimizer in zip(tables, optimizers, strict=True):
+            optimizer.zero_grad()
+            table(ids).backward(G)
+            try:
+                optimizer.step()
+            except RuntimeError:
+                return "refused"
+    return "same" if torch.allclose(*(t.weight for t in tables), atol=1e-3) else "other"
