@@ -12,13 +12,14 @@ LABFLAGS =
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 ROOT_NOTE = You are root, and so is every notebook cell: fine in a container, unwise elsewhere.
 
-.PHONY: help lab test lessons data lint clean environment environment-dev
+.PHONY: help lab test lessons data bench lint clean environment environment-dev
 
 help:
 	@echo 'make lab      make the environment, then open JupyterLab on lesson 00'
 	@echo 'make test     make the environment, then run every test and every lesson'
 	@echo 'make lessons  run the lessons and store their outputs'
 	@echo 'make data     build the small files in data/ from installed documentation'
+	@echo 'make bench    measure on your machine what a table costs; two to three minutes'
 	@echo 'make lint     look for mistakes and untidy code'
 	@echo 'make clean    delete .venv and the caches'
 
@@ -37,6 +38,9 @@ lessons: environment-dev
 
 data: environment
 	$(IN_VENV) -m helpers.documentation data
+
+bench: environment
+	$(IN_VENV) -m tests.benchmarks
 
 environment environment-dev:
 	@command -v $(PYTHON) >/dev/null || { \

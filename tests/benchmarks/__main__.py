@@ -1,0 +1,65 @@
+"""`make bench`: measure, print tables of ratios, and write JSON to data/measurements/.
+
+    python -m tests.benchmarks                                  both, about two minutes on a CPU
+    python -m tests.benchmarks step
+    python -m tests.benchmarks dlrm --rows 20000000 --batch 16384 --memory-fraction 0.05
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import dlrm, step
+from .common import MEASUREMENTS, Block, store, text, threads
+
+OF_DLRM = ("rows", "dim", "batch", "warm", "timed", "rounds", "memory_fraction")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    changed = {name: value for name in OF_DLRM if (value := getattr(given, name)) is not None}
+    if given.benchmark in (None, "step"):
+        parameters = step.TINY if given.tiny else step.DEFAULT
+        with threads(1):
+            record = step.measured(parameters)
+            path = store(record, step.CPU, given.into)
+        _show(step.report(record), path)
+    if given.benchmark in (None, "dlrm"):
+        device = torch.device(given.device)
+        parameters = dlrm.ON_GPU if device.type == "cuda" else dlrm.ON_CPU
+        parameters = dataclasses.replace(dlrm.TINY if given.tiny else parameters, **changed)
+        # On a CPU one thread, as above; a GPU's host gathers its rows with all it has.
+        with threads(torch.get_num_threads() if device.type == "cuda" else 1):
+            record = dlrm.measured(parameters, device)
+            held = parameters.memory_fraction
+            suffix = "" if held is None else f"-memory-fraction-{held:g}"
+            path = store(record, device, given.into, suffix)
+        _show(dlrm.report(record), path)
+
+
+def _show(blocks: Sequence[Block], path: Path) -> None:
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    print(text(blocks), f"Written to {near}.", sep="\n\n", end="\n\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("benchmark", nargs="?", choices=("step", "dlrm"), help="default: both")
+    parser.add_argument("--tiny", action="store_true", help="a few seconds, to see that it works")
+    parser.add_argument("--into", type=Path, default=MEASUREMENTS, help="folder for the JSON")
+    of_dlrm = parser.add_argument_group("dlrm")
+    of_dlrm.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name in OF_DLRM[:-1]:
+        of_dlrm.add_argument(f"--{name}", type=int)
+    of_dlrm.add_argument("--memory-fraction", type=float, metavar="F",
+                         help="of the GPU's memory, which PyTorch may use")  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    main()
