@@ -97,6 +97,24 @@ def curves(
         )
 
 
+def bars(
+    ax: Axes, names: Sequence[str], series: Mapping[str, Sequence[float]], fmt: str = "%.1f"
+) -> None:
+    """Draw horizontal bars from top to bottom: a group for each name, a bar for each of `series`.
+
+    Each bar has its value at its end, and the name of its series where there are several.
+    """
+    height = 0.8 / len(series)
+    for i, (name, values) in enumerate(series.items()):
+        middle = np.arange(len(names)) - 0.4 + height * (i + 0.5)
+        fill = {"color": PALETTE[i % 6], "hatch": ("", "//")[i % 2], "edgecolor": "white"}
+        drawn = ax.barh(middle, np.asarray(values, dtype=float), 0.94 * height, **fill)
+        ax.bar_label(drawn, fmt=fmt + (f" {name}" if len(series) > 1 else ""), padding=4)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.margins(x=0.15)
+
+
 @dataclass
 class Matrix:
     """A matrix to draw: `values` (rows, columns), a `name` above it, labels, and lit rows.

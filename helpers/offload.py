@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 CPU = torch.device("cpu")
 
@@ -81,7 +86,8 @@ def to_host(tensor: Tensor, meter: Meter) -> Tensor:
 def _take(table: Tensor, ids: Tensor, device: torch.device) -> Tensor:
     """Rows `ids` of a host table: in pinned memory where a GPU is to fetch them from there."""
     pin = device.type == "cuda"
-    rows = torch.empty(len(ids), table.shape[1], dtype=table.dtype, pin_memory=pin)
+    shape = len(ids), table.shape[1]
+    rows = torch.empty(shape, dtype=table.dtype, device=CPU, pin_memory=pin)
     return torch.index_select(table, 0, ids, out=rows)
 
 
@@ -158,7 +164,7 @@ class OffloadedEmbedding(nn.Embedding):
         super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type,
                          scale_grad_by_freq, sparse, _weight, _freeze, CPU, dtype)  # fmt: skip
         self.meter = Meter() if meter is None else meter
-        self._ahead: tuple[Tensor, _Fetched] | None = None
+        self._ahead: tuple[Tensor, int, _Fetched] | None = None  # ids, their version, their rows
 
     @classmethod
     def from_pretrained(
@@ -197,10 +203,12 @@ class OffloadedEmbedding(nn.Embedding):
         return self._spread(rows, fetched)
 
     def _fetched(self, ids: Tensor) -> _Fetched:
-        """What was fetched ahead for these very ids, or else what is fetched now."""
-        if self._ahead is not None and self._ahead[0] is ids:
-            fetched, self._ahead = self._ahead[1], None
-            return fetched
+        """What was fetched ahead for these very ids, unwritten since, or else fetched now."""
+        if self._ahead is not None:
+            wanted, version, fetched = self._ahead
+            if wanted is ids and _version(ids) == version:
+                self._ahead = None
+                return fetched
         return self._fetch(ids)
 
     def _fetch(self, ids: Tensor) -> _Fetched:
@@ -216,7 +224,9 @@ class OffloadedEmbedding(nn.Embedding):
     def _brought(self, ids: Tensor) -> Tensor:
         """The ids where the output is to land, checked first if they are on the host."""
         if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
-            wrong = torch.empty(0, dtype=ids.dtype) if isinstance(ids, Tensor) else ids
+            wrong = ids
+            if isinstance(ids, Tensor):
+                wrong = torch.empty(0, dtype=ids.dtype, device=CPU)
             F.embedding(wrong, self._host)  # raises the error that nn.Embedding would
         device = ids.device if self.device is None else self.device
         if ids.device == device:
@@ -225,7 +235,8 @@ class OffloadedEmbedding(nn.Embedding):
             if ids.numel():
                 self._check(*ids.aminmax())
             return to_device(ids, device, self.meter)
-        return to_host(ids, self.meter).to(device)
+        ids = to_host(ids, self.meter)
+        return ids if device == CPU else to_device(ids, device, self.meter)
 
     def _check(self, *ids: Tensor) -> None:
         """nn.Embedding's error where one of these ids, on the host, is out of range."""
@@ -235,6 +246,11 @@ class OffloadedEmbedding(nn.Embedding):
     @property
     def _host(self) -> Tensor:
         return self._parameters["weight"]
+
+    @property
+    def _stamp(self) -> tuple[int, int]:
+        """Another one after each write to the weight, and if another tensor takes its place."""
+        return id(self._host), _version(self._host)
 
     def _rows(self, distinct: Tensor, device: torch.device) -> Tensor:
         return to_device(_take(self._host.detach(), distinct, device), device, self.meter)
@@ -251,7 +267,11 @@ class OffloadedEmbedding(nn.Embedding):
 
     def _busy(self) -> list[_Fetched]:
         """What the running batch is at work on."""
-        return [] if self._ahead is None else [self._ahead[1]]
+        return [] if self._ahead is None else [self._ahead[-1]]
+
+    def _alone(self) -> AbstractContextManager:
+        """Keeps others from what fetching changes: nothing here."""
+        return nullcontext()
 
     def _fetch_ahead(self, ids: Tensor, busy: list[_Fetched]) -> _Fetched:
         """As _fetch, with all rows but the busy ones, which the running step will change."""
@@ -265,20 +285,31 @@ class OffloadedEmbedding(nn.Embedding):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OffloadedEmbedding:
         """What .to(), .cuda(), .half() ... call: it may change the dtype, never the memory."""
-        probe = fn(torch.empty(0, dtype=self._host.dtype))
-        self.device = None if probe.device == CPU else probe.device
-        if self.device is not None:
+        before = torch.empty(0, dtype=self._host.dtype, device=self.device or CPU)
+        probe = fn(before)
+        if probe.device != before.device:
+            self.device = None if probe.device == CPU else probe.device
+        if probe.device != CPU:
             return super()._apply(lambda tensor: tensor.to(probe.dtype), recurse)
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         if self._host.device != CPU:  # as load_state_dict(assign=True) may leave it
-            self._parameters["weight"] = nn.Parameter(self._host.detach().to(CPU))
+            rows, learns = self._host.detach().to(CPU), self._host.requires_grad
+            self._parameters["weight"] = nn.Parameter(rows, learns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ahead": None}
 
     def extra_repr(self) -> str:
         where = "the ids' device" if self.device is None else self.device
         return f"{super().extra_repr()}, weight on the host, output on {where}"
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was written in place. (In inference mode nobody counts.)"""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class _FromHost(torch.autograd.Function):
@@ -308,7 +339,8 @@ class _FromHost(torch.autograd.Function):
 
 # --- Fetching ahead ---------------------------------------------------------------------------
 
-# These change no row but those of the gradient, unless momentum or weight decay is asked for.
+# These change no row but those of a sparse gradient, unless momentum is asked for. (Weight decay
+# would too, and goes with dense gradients only.)
 _ROW_WISE = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam)
 
 
@@ -321,7 +353,7 @@ class Prefetcher:
     When a batch is handed out, a second thread begins to fetch the rows of the next one, on a
     stream of its own where the device is a GPU. Rows that the running step may change are left out;
     they are fetched when the table is called, and so is every row that was written since. No row is
-    served stale.
+    served stale. (A write through `.data` or NumPy is seen neither here nor by a cache.)
 
     An OffloadedEmbedding's meter counts, beside the rows and the ids, 2 · U bytes for a batch of U
     distinct ids: which rows came ahead, and which came after. A row crosses once, unless it was
@@ -361,9 +393,9 @@ class Prefetcher:
             try:
                 waiting = self._start(worker, writes, batches)
                 while waiting is not None:
-                    batch, future = waiting
+                    batch, ids, version, future = waiting
                     # .result() raises here what was raised over there.
-                    self.table._ahead = self.ids(batch), future.result()
+                    self.table._ahead = ids, version, future.result()
                     try:
                         waiting = self._start(worker, writes, batches)
                     except Exception as error:  # batches failed: first hand out what came before
@@ -373,18 +405,22 @@ class Prefetcher:
                     raise failure
             finally:
                 self.table._ahead = None
+                # An error knows this frame. If the frame knew it, both would live on, as would
+                # those who called, their loops and threads, until the garbage is collected.
+                waiting = future = failure = None
 
     def _start(
         self, worker: ThreadPoolExecutor, writes: _Writes, batches: Iterator
-    ) -> tuple[Any, Future[_Fetched]] | None:
-        """The next batch, and its rows to come."""
+    ) -> tuple[Any, Tensor, int, Future[_Fetched]] | None:
+        """The next batch, its ids and their version, and its rows to come."""
         for batch in batches:
-            ids, since = self.ids(batch), writes.now()
-            here = None
+            ids, since, here = self.ids(batch), writes.now(), None
+            version = _version(ids)
             if (device := self.table.device or ids.device).type == "cuda":
                 here = torch.cuda.current_stream(device)
                 self._side = self._side or torch.cuda.Stream(device)
-            return batch, worker.submit(self._fetch, writes, since, ids, self.table._busy(), here)
+            job = writes, since, ids, self.table._busy(), here
+            return batch, ids, version, worker.submit(self._fetch, *job)
         return None
 
     def _fetch(
@@ -395,12 +431,18 @@ class Prefetcher:
         busy: list[_Fetched],
         here: torch.cuda.Stream | None,
     ) -> _Fetched:
-        if here is not None:  # after what this stream has been given, and beside what follows
-            self._side.wait_stream(here)
-        with torch.cuda.stream(self._side if here is not None else None):
-            fetched = self.table._fetch_ahead(ids, busy)
+        with self.table._alone():
+            # First what is busy, then the wait, which covers all that is busy no more.
+            busy = [*busy, *self.table._busy()]
+            if here is not None:  # after what this stream has been given, and beside what follows
+                self._side.wait_stream(here)
+            try:
+                with torch.cuda.stream(self._side if here is not None else None):
+                    fetched = self.table._fetch_ahead(ids, busy)
+            finally:
+                if here is not None:
+                    self._side.synchronize()
         if here is not None:
-            self._side.synchronize()
             for tensor in (fetched.distinct, fetched.inverse, fetched.rows, fetched.slots):
                 if tensor is not None and tensor.is_cuda:
                     tensor.record_stream(here)
@@ -410,19 +452,17 @@ class Prefetcher:
 
 
 class _Writes:
-    """Which rows of a table were written since a given moment, told by hooks on its optimizer."""
+    """Which rows of a table were written since a given moment, told by hooks on optimizers."""
 
     def __init__(self, prefetcher: Prefetcher) -> None:
-        self.weight, self.optimizer = prefetcher.table._host, prefetcher.optimizer
+        self.table, self.optimizer = prefetcher.table, prefetcher.optimizer
         self.log: list[Tensor | None] = []  # the rows of each write, None for all of them
         self.begin = self.last = 0  # moments: of the first entry, and of the last call of `now`
-        self.version = self.weight._version
+        self.seen = self.table._stamp
 
     def __enter__(self) -> _Writes:
-        self.handles = []
-        if self.optimizer is not None:
-            before = self.optimizer.register_step_pre_hook(lambda *_: self._look())
-            self.handles = [before, self.optimizer.register_step_post_hook(self._stepped)]
+        before = register_optimizer_step_pre_hook(lambda *_: self._look())
+        self.handles = [before, register_optimizer_step_post_hook(self._stepped)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -432,8 +472,8 @@ class _Writes:
     def now(self) -> int:
         """A moment for `touched`, which knows this one and the one before."""
         self._look()
-        del self.log[: self.last - self.begin]
-        self.begin, self.last = self.last, self.last + len(self.log)
+        log = self.log[self.last - self.begin :]
+        self.log, self.begin, self.last = log, self.last, self.last + len(log)
         return self.last
 
     def touched(self, distinct: Tensor, since: int) -> Tensor:
@@ -441,30 +481,31 @@ class _Writes:
         self._look()
         rows = [None] if since < self.begin else self.log[since - self.begin :]
         if any(some is None for some in rows):
-            return torch.ones(len(distinct), dtype=torch.bool)
-        return _among(distinct, rows, len(self.weight))
+            return torch.ones(len(distinct), dtype=torch.bool, device=CPU)
+        return _among(distinct, rows, self.table.num_embeddings)
 
     def _look(self) -> None:
         """A write that no step announced may have been to any row."""
-        if self.weight._version != self.version:
+        if self.table._stamp != self.seen:
             self.log.append(None)
-            self.version = self.weight._version
+            self.seen = self.table._stamp
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if self.weight._version == self.version:
+        weight = self.table._host
+        gradient, groups = weight.grad, optimizer.param_groups
+        group = next((g for g in groups if any(p is weight for p in g["params"])), None)
+        if group is None or gradient is None:
             return
-        gradient, self.version = self.weight.grad, self.weight._version
-        (group,) = [g for g in optimizer.param_groups if any(p is self.weight for p in g["params"])]
-        row_wise = type(optimizer) in _ROW_WISE and gradient is not None and gradient.is_sparse
-        if row_wise and not group.get("momentum") and not group.get("weight_decay"):
-            self.log.append(gradient.coalesce().indices()[0])
-        else:
-            self.log.append(None)
+        # Not asked: whether the weight's version is another. Fused optimizers leave it as it was.
+        row_wise = optimizer is self.optimizer and type(optimizer) in _ROW_WISE
+        row_wise = row_wise and gradient.is_sparse and not group.get("momentum")
+        self.log.append(gradient.coalesce().indices()[0] if row_wise else None)
+        self.seen = self.table._stamp
 
 
 def _among(distinct: Tensor, rows: list[Tensor], V: int) -> Tensor:
     """For each of the distinct ids, whether it is one of `rows`."""
-    marked = torch.zeros(V, dtype=torch.bool)
+    marked = torch.zeros(V, dtype=torch.bool, device=CPU)
     for some in rows:
         marked[some] = True
     return marked[distinct.long()]
@@ -489,14 +530,17 @@ class CachedEmbedding(OffloadedEmbedding):
     free, the rows with the smallest counts that nobody is using are evicted, that is, written
     back to the host with their optimizer state. The result is that of nn.Embedding under
     torch.optim.SGD or Adagrad, to rounding. Reading `table.weight`, state_dict, pickling, moving
-    the table to another device or dtype, and `close()` write everything back first. A step is
-    applied as a whole or not at all, and after an exception between any two operations each row is
-    either in the cache or on the host, with all its updates.
+    the table to another device or dtype, and `close()` write everything back first. (`parameters()`
+    does not: call `flush()` before.) A step is applied as a whole or not at all, and after an
+    exception between any two operations each row is either in the cache or on the host, with all
+    its updates.
 
-    For a batch of N ids of i bytes, M distinct rows missing, E evicted, and r bytes for a row and
-    its state (D · s under SGD, 2 · D · s under Adagrad), the `meter` counts
+    For a batch of N ids of i bytes, M distinct rows missing, E evicted (of those that may be newer
+    than the host's: none until a step is made), and r bytes for a row and its state (D · s under
+    SGD, 2 · D · s under Adagrad), the `meter` counts
 
-    - to the device: M · r, and N · i if the ids are on the host and the cache is not;
+    - to the device: M · r, and N · i if the ids are on the host and the cache is not (and 4 · V for
+      given counts, when a cache begins);
     - to the host: M · 8 + E · (8 + r), and 2 · i, the smallest and the largest id, if the ids
       are not on the host.
 
@@ -577,14 +621,16 @@ class CachedEmbedding(OffloadedEmbedding):
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # of the directory, which a prefetcher changes too
-        self._gradients: list[tuple[_Fetched, Tensor]] = []
+        # The gradients since the last step, and what that step has yet to write.
+        self._learning: tuple[list[tuple[_Fetched, Tensor]], tuple | None] = [], None
         self._in_use: weakref.WeakSet[_Fetched] = weakref.WeakSet()  # their rows are not evicted
-        self._version, self._stepped = self._host._version, False
+        self._seen, self._stepped = self._stamp, False  # stepped: the cache has newer rows
 
     # Looking up
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name for the ids
         """ids of any shape (*) and dtype int32 or int64 to rows (*, D), on the device."""
+        self._settle()
         fetched = self._fetched(input)
         slots = self._slots(fetched)
         cached = self._cache[:, : self.embedding_dim]
@@ -592,20 +638,20 @@ class CachedEmbedding(OffloadedEmbedding):
         if self.max_norm is not None:
             every = torch.arange(len(slots), device=slots.device)
             torch.embedding_renorm_(rows, every, self.max_norm, self.norm_type)
-            cached.index_copy_(0, slots, rows)
             self._stepped = True
+            cached.index_copy_(0, slots, rows)
         if torch.is_grad_enabled() and self._host.requires_grad:
             rows.requires_grad_()
             rows.register_post_accumulate_grad_hook(lambda rows: self._collect(fetched, rows))
         return self._spread(rows, fetched)
 
     def _collect(self, fetched: _Fetched, rows: Tensor) -> None:
-        self._gradients.append((fetched, rows.grad))
-        rows.grad = None
+        gradient, rows.grad = rows.grad, None
+        self._learning[0].append((fetched, gradient))
 
     def _fetch(self, ids: Tensor, busy: Sequence[_Fetched] = ()) -> _Fetched:
         distinct, inverse = self._brought(ids).unique(return_inverse=True)
-        ends = distinct[[0, -1]] if len(distinct) else distinct
+        ends = torch.stack((distinct[0], distinct[-1])) if len(distinct) else distinct
         if distinct.device == CPU:
             self._check(ends)
         elif ids.device != CPU:  # ids from the host were checked there
@@ -619,12 +665,18 @@ class CachedEmbedding(OffloadedEmbedding):
         """What looks up, or waits for its step: its rows are not evicted."""
         return [f for f in list(self._in_use) if not f.done]
 
+    def _alone(self) -> AbstractContextManager:
+        return self._lock
+
     def _fetch_ahead(self, ids: Tensor, busy: list[_Fetched]) -> _Fetched:
         """What is missing lies on the host, and no step changes it there: nothing can be stale."""
         return self._fetch(ids, busy)
 
     def _slots(self, fetched: _Fetched) -> Tensor:
-        """Where the rows are; fetched again if the cache was emptied since."""
+        """Where the rows are; fetched again if the table was written or the cache emptied since."""
+        if self._stamp != self._seen:
+            with self._lock:
+                self._reread()
         if fetched.done or fetched.epoch != self._epoch:
             with self._lock:
                 self._admit(fetched)
@@ -656,9 +708,9 @@ class CachedEmbedding(OffloadedEmbedding):
             self._cache.index_copy_(0, free, to_device(record, distinct.device, self.meter))
             self._id_of[free] = missing
             self._slot_of[missing] = free.int()
-        fetched.slots, fetched.epoch = self._slot_of[distinct].long(), self._epoch
-        fetched.done = False
         self._in_use.add(fetched)
+        fetched.slots = self._slot_of[distinct].long()
+        fetched.epoch, fetched.done = self._epoch, False  # last: now the slots are believed
 
     def _make_room(self, needed: int, used: list[Tensor]) -> Tensor:
         """`needed` slots that are free, after evicting the rows with the smallest counts."""
@@ -676,7 +728,8 @@ class CachedEmbedding(OffloadedEmbedding):
             )
         evicted = slots[smallest >= 0]
         if len(evicted):
-            self._write_back(evicted)
+            if self._stepped:
+                self._write_back(evicted)
             self._slot_of[self._id_of[evicted]] = -1
         return slots
 
@@ -690,55 +743,71 @@ class CachedEmbedding(OffloadedEmbedding):
         record = to_host(self._cache[slots], self.meter)
         for table, part in zip(self._tables(), record.split(self.embedding_dim, 1), strict=True):
             table.index_copy_(0, ids, part)
-        self._version = self._host._version
 
     def _tables(self) -> list[Tensor]:
-        return [self._host.detach()] + ([] if self.state is None else [self.state])
+        # .data: what is written back leaves the version as it is, which tells of others' writes.
+        return [self._host.data] + ([] if self.state is None else [self.state])
 
+    @torch.inference_mode(False)  # or no training could follow
     def _open(self, device: torch.device) -> None:
         V, D, n = self.num_embeddings, self.embedding_dim, self.cache_rows
-        self._cache = torch.empty(n, D * len(self._tables()), dtype=self._host.dtype, device=device)
         self._slot_of = torch.full((V,), -1, dtype=torch.int32, device=device)
         self._id_of = torch.full((n,), -1, device=device)
         self._count = torch.zeros(V, dtype=torch.int32, device=device)
         if self.counts is not None:
-            self._count += self.counts.to(device).clamp(0, 2**31 - 2).int()
+            counts = self.counts.to(CPU).clamp(0, 2**31 - 2).int()
+            self._count += to_device(counts, device, self.meter)
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
+        # Last: where there is a cache there is all of the above.
+        self._cache = torch.empty(n, D * len(self._tables()), dtype=self._host.dtype, device=device)
 
     # Learning
 
     @torch.no_grad()
     def step(self) -> None:
         """Apply the gradients of all backward passes since the last step, and forget them."""
-        if not self._gradients:
+        self._settle()
+        gradients, _ = self._learning
+        if not gradients:
             return
-        slots = torch.cat([self._slots(fetched) for fetched, _ in self._gradients])
-        gradient = torch.cat([gradient for _, gradient in self._gradients])
-        if self.padding_idx is not None:
-            ids = torch.cat([fetched.distinct for fetched, _ in self._gradients])
-            gradient = gradient.masked_fill((ids == self.padding_idx).unsqueeze(1), 0)
-        if len(self._gradients) > 1:
+        slots = torch.cat([self._slots(fetched) for fetched, _ in gradients])
+        gradient = torch.cat([gradient for _, gradient in gradients]).to(self._cache.dtype)
+        if len(gradients) > 1:
             slots, which = slots.unique(return_inverse=True)
             zeros = gradient.new_zeros(len(slots), gradient.shape[1])
             gradient = zeros.index_add_(0, which, gradient)
-        updated = self._updated(self._cache.index_select(0, slots), gradient)
-        done, self._gradients, self._stepped = self._gradients, [], True
-        self._cache.index_copy_(0, slots, updated)  # the one write, so nothing is half done
-        for fetched, _ in done:
-            fetched.done = True  # even where somebody keeps the graph
+        record = self._cache.index_select(0, slots)
+        updated = self._updated(record, gradient)
+        if self.padding_idx is not None:
+            still = slots == self._slot_of[self.padding_idx]
+            updated = torch.where(still.unsqueeze(1), record, updated)
+        self._stepped = True
+        self._learning = [], (slots, updated, gradients)  # in one stroke the step is decided
+        self._settle()
+
+    def _settle(self) -> None:
+        """Write what a step has decided. After an exception here, whatever comes next does it."""
+        gradients, decided = self._learning
+        if decided is not None:
+            slots, updated, done = decided
+            self._cache.index_copy_(0, slots, updated)
+            for fetched, _ in done:
+                fetched.done = True  # even where somebody keeps the graph
+            self._learning = gradients, None
 
     def _updated(self, record: Tensor, gradient: Tensor) -> Tensor:
         """Rows and their state after a step, as torch.optim.SGD and Adagrad compute them."""
         if self.update == "sgd":
-            return record.add_(gradient, alpha=-self.lr)
+            return record.add(gradient, alpha=-self.lr)
+        record = record.clone()
         rows, state = record.split(self.embedding_dim, 1)
         state.addcmul_(gradient, gradient)
         rows.addcdiv_(gradient, state.sqrt().add_(self.eps), value=-self.lr)
         return record
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients since the last step."""
-        self._gradients = []
+        """Forget the gradients since the last step. (A parent's or an optimizer's does not.)"""
+        self._learning[0].clear()
         super().zero_grad(set_to_none)
 
     # Coming home
@@ -746,10 +815,10 @@ class CachedEmbedding(OffloadedEmbedding):
     def flush(self) -> None:
         """Write every cached row, and its state, back to the host. The cache stays as it is."""
         with self._lock:
-            if self._cache is not None and (self._stepped or self._host._version == self._version):
-                slots = self._resident().nonzero().flatten()
-                self._write_back(slots)
-                self._stepped = False
+            self._settle()
+            if self._cache is not None and self._stepped:
+                self._write_back(self._resident().nonzero().flatten())
+                self._seen, self._stepped = self._stamp, False
 
     def close(self) -> None:
         """Flush, and free the device's memory. The next look-up begins a new cache."""
@@ -758,15 +827,15 @@ class CachedEmbedding(OffloadedEmbedding):
             self._forget()
 
     def _forget(self) -> None:
-        if self._cache is not None:
-            self._hits_before += self._hits.item()
-        self._cache = self._slot_of = self._id_of = self._count = None
-        self._epoch += 1
-        self._version = self._host._version
+        hits = self.hits
+        self._epoch += 1  # first: no slot of this cache is looked for in the next
+        self._hits_before, self._cache = hits, None
+        self._slot_of = self._id_of = self._count = None
+        self._seen = self._stamp
 
     def _reread(self) -> None:
         """Begin a new cache where somebody else wrote into the host's table."""
-        if self._host._version == self._version:
+        if self._stamp == self._seen:
             return
         if self._stepped:
             raise RuntimeError(
@@ -810,22 +879,23 @@ class CachedEmbedding(OffloadedEmbedding):
     def _load_from_state_dict(self, *args: Any) -> None:
         self.close()
         super()._load_from_state_dict(*args)
-        self._version = self._host._version
+        if self.state is not None:
+            self.state = self.state.to(self._host.dtype)  # assign=True may bring another
+        self._seen = self._stamp
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CachedEmbedding:
         self.close()
         super()._apply(fn, recurse)
-        self._version = self._host._version
+        self._seen = self._stamp
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         self.close()
-        own = {"_lock", "_gradients", "_in_use", "_ahead"}
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        own = {"_lock", "_learning", "_in_use"}
+        return {name: value for name, value in super().__getstate__().items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._ahead = None
         self._begin()
 
 
@@ -833,4 +903,5 @@ def _beside_each_other(parts: list[Tensor]) -> Tensor:
     """Host tensors (U, D) as one (U, n · D), pinned if they are."""
     pinned = parts[0].is_pinned()
     shape = len(parts[0]), sum(part.shape[1] for part in parts)
-    return torch.cat(parts, 1, out=torch.empty(shape, dtype=parts[0].dtype, pin_memory=pinned))
+    out = torch.empty(shape, dtype=parts[0].dtype, device=CPU, pin_memory=pinned)
+    return torch.cat(parts, 1, out=out)
