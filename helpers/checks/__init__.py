@@ -140,7 +140,7 @@ def call(
         what = ", ".join(map(describe, inputs))
         raise Wrong(f"Given {what}, {name} raised {_first_line(error)}") from None
     for mine, before in zip(given, inputs, strict=True):
-        if isinstance(before, torch.Tensor) and not torch.equal(mine, before):
+        if copy and isinstance(before, torch.Tensor) and not torch.equal(mine, before):
             raise Wrong(f"{name.capitalize()} wrote into its argument, {describe(before)}.")
     if value is None:
         raise Wrong(f"{name.capitalize()} returned None. Does it end in a return?")
@@ -174,9 +174,13 @@ def number(value: object, what: str = "The answer") -> numbers.Real:
 
 
 def describe(value: object) -> str:
-    """A few words on a value: a tensor's dtype and shape, or a type's name and a short repr."""
+    """A few words on a value: a tensor's dtype and shape, a list's number of tensors, or a type's
+    name and a short repr.
+    """
     if isinstance(value, torch.Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')}, shape {tuple(value.shape)}"
+    if type(value) in (list, tuple) and value and all(isinstance(v, torch.Tensor) for v in value):
+        return f"a {type(value).__name__} of {len(value)} tensor{'s' * (len(value) > 1)}"
     name, text = type(value).__name__, " ".join(repr(value).split())
     text = text if len(text) <= 40 else text[:37] + "..."
     return text if value is None or text.startswith(name) else f"{name} {text}"

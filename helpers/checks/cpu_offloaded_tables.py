@@ -30,7 +30,7 @@ def crossing(answer):
             raise Wrong("The ids may have any shape; len counts the first axis alone.")
         if out == rows + 4 * n:
             raise Wrong("The places are int64: 8 bytes each.")
-        if out == rows // 4 + n or out == rows // 4 + 8 * n:
+        if out in (rows // 4 + n, rows // 4 + 8 * n, 2 * rows + 8 * n):
             raise Wrong("A float32 number has 4 bytes.")
         if out == rows + 8 * n and home == n * D * 4:
             raise Wrong("The way out is right. Lines of gradient are added up before they go home.")
@@ -101,16 +101,20 @@ def let_go(answer):
         given = [torch.randn(n, D), torch.rand(n, D), ids, slot_of, torch.randn(V, D)]
         given.append(torch.rand(V, D))
         rows, sums, id_of, slot_of, weight, memory = mine = [t.clone() for t in given]
+        gone, stay = given[2][slots], torch.ones(V, dtype=torch.bool)
+        stay[gone] = False
         asked = slots.clone()
         # Answers need not return anything, which call() takes for a mistake.
         call(lambda *a: (answer(*a), True), asked, *mine, copy=False)
-        for name, now, before in [("slots", asked, slots), ("rows", rows, given[0])]:
+        for name, now, before in [
+            ("slots", asked, slots),
+            ("rows", rows, given[0]),
+            ("sums", sums, given[1]),
+        ]:
             if not torch.equal(now, before):
                 raise Wrong(f"You wrote into `{name}`, which are to stay as they are.")
-        if not torch.equal(weight[-1], given[4][-1]):
+        if not torch.equal(weight[-1], given[4][-1]) and torch.equal(slot_of[stay], given[3][stay]):
             raise Wrong("Once `id_of` is cleared, nobody knows who lived there. Read it first.")
-        gone, stay = given[2][slots], torch.ones(V, dtype=torch.bool)
-        stay[gone] = False
         for name, now, before, held in [
             ("weight", weight, given[4], given[0]),
             ("memory", memory, given[5], given[1]),
@@ -156,7 +160,7 @@ def place(answer):
             (0.07, 2, cached, "It does not fit there."),
             (0.055, 2, "host", "The cache must leave a fifth of the GPU too."),
             (0.01, 1.1, "host", "Not even a twentieth of it fits on the GPU."),
-            (0.4, 0.9, "several machines", "Behind a cache, the host needs room for all of it."),
+            (0.4, 0.97, "several machines", "Behind a cache, the host needs room for all of it."),
             (0.01, 0.4, "several machines", "Neither side can hold it."),
         ]:
             gpu, host = on_gpu * needed, on_host * needed
@@ -176,8 +180,8 @@ def place(answer):
                 why = "CachedEmbedding knows SGD and Adagrad only."
             if said != "gpu" and truth == "gpu":
                 why = (
-                    "It fits on the GPU, with four fifths of it for the table and no gradient to "
-                    "count. Then it asks nothing of the host."
+                    "It fits on the GPU: four bytes a number, no gradient to count, four fifths of "
+                    "the GPU for the table. Then it asks nothing of the host."
                 )
             if said == "host" and truth == "cache":
                 why = "A twentieth of it fits on the GPU, which is faster."
