@@ -113,9 +113,8 @@ class OffloadedEmbedding(nn.Embedding):
     Constructor, from_pretrained, forward, gradients and state_dict are nn.Embedding's, with these
     differences, all of them:
 
-    - `sparse` is True by default: the gradient is a sparse tensor on the host, each row once. Step it
-      there with SGD, Adagrad or SparseAdam. With sparse=False it is dense, (V, D), for any
-      optimizer.
+    - `sparse` is True by default: the gradient is a sparse tensor on the host, each row once. SGD,
+      Adagrad or SparseAdam step it there. With sparse=False it is dense, (V, D), for any optimizer.
     - `device` is where the output lands; None stands for wherever the ids are. `.to(device)` and
       `.cuda()` set it and leave the weight where it is, `.cpu()` takes it back. A change of dtype
       is honoured. device="meta" is refused.
