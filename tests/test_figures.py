@@ -97,3 +97,15 @@ def test_lookup_draws_the_row_of_each_id_in_its_colour() -> None:
     assert sorted(colors.count(c) for c in set(colors)) == [1 + 1 + 1, 3 + 1 + 3]
     assert texts(fig).count("6") == 2 and texts(fig).count("7") == 2  # row 3: table and out
     assert "ids  (2, 2)" in texts(fig) and "out  (2, 2, 2)" in texts(fig)
+
+
+def test_bars_are_named_and_valued_from_top_to_bottom() -> None:
+    fig, ax = plt.subplots()
+    figures.bars(ax, ["first", "second"], {"out": [3, 1], "home": [2, 0.5]})
+    fig.canvas.draw()
+    assert texts(fig) == ["3.0 out", "1.0 out", "2.0 home", "0.5 home"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
+    assert np.allclose(middles, [-0.2, 0.8, 0.2, 1.2]) and ax.yaxis_inverted()
+    figures.bars(plt.subplots()[1], ["alone"], {"": [2]}, fmt="%.0f GB")
+    assert "2 GB" in texts(plt.gcf())
