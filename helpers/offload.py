@@ -211,14 +211,11 @@ class OffloadedEmbedding(nn.Embedding):
         return self._fetch(ids)
 
     def _fetch(self, ids: Tensor) -> _Fetched:
-        return _Fetched(*self._distinct(ids))
-
-    def _distinct(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The distinct ids, sorted, on the host, and on the device which of them each id is."""
         on_device, inverse = self._brought(ids).unique(return_inverse=True)
         distinct = to_host(on_device, self.meter)
         self._check(distinct[:1], distinct[-1:])
-        return distinct, inverse
+        return _Fetched(distinct, inverse)
 
     def _brought(self, ids: Tensor) -> Tensor:
         """The ids where the output is to land, checked first if they are on the host."""
