@@ -68,7 +68,7 @@ def test_a_reader_gets_what_the_course_uses() -> None:
     direct = environment.direct((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert set(direct) == {
         *("torch", "numpy", "matplotlib", "jupyterlab", "ipykernel", "ipywidgets", "tqdm"),
-        *("scipy", "sympy", "networkx"),
+        *("scipy", "sympy", "networkx", "gensim"),
     }
 
 
