@@ -260,10 +260,12 @@ def main(arguments: list[str] | None = None) -> int:
 def direct(text: str) -> dict[str, str]:
     """Name and version of each package that a requirements list asks for by itself.
 
-    `text` is the list; what stands below the line "# Brought in by ..." is left out.
+    `text` is the list; what stands below the line "# Brought in by ..." is left out, and so is a
+    package that is not for this Python ("; python_version < '3.14'").
     """
-    pins = re.compile(r"^([\w.-]+)==([^\s;#]+)", re.M)
-    return dict(pins.findall(text.partition(BROUGHT_IN)[0]))
+    pins = re.compile(r"^([\w.-]+)==([^\s;#]+)(?: ; python_version < '3\.(\d+)')?", re.M)
+    found = pins.findall(text.partition(BROUGHT_IN)[0])
+    return {name: v for name, v, end in found if not end or sys.version_info[:2] < (3, int(end))}
 
 
 def wrong_python() -> list[str]:

@@ -64,12 +64,21 @@ def test_every_line_is_an_exact_version() -> None:
         assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), str(requirement)
 
 
-def test_a_reader_gets_what_the_course_uses() -> None:
+def test_a_reader_gets_what_the_course_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.sys, "version_info", (3, 13, 9))
     direct = environment.direct((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert set(direct) == {
         *("torch", "numpy", "matplotlib", "jupyterlab", "ipykernel", "ipywidgets", "tqdm"),
         *("scipy", "sympy", "networkx", "gensim"),
     }
+
+
+def test_a_package_that_is_not_for_this_python_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version, wanted in (((3, 13, 9), {"a": "1", "b": "2"}), ((3, 14, 0), {"a": "1"})):
+        monkeypatch.setattr(environment.sys, "version_info", version)
+        assert environment.direct("a==1\nb==2 ; python_version < '3.14'\n") == wanted
 
 
 def test_whatever_is_brought_in_is_pinned_and_installed_so() -> None:
