@@ -495,7 +495,7 @@ def _load(library: str, file: Path) -> list[Sentence] | None:
 
 # --- What data/ holds -------------------------------------------------------------------------
 
-_LABELS = (*LIBRARIES, "python")
+LABELS = (*LIBRARIES, "python")
 _MIN_COUNT = 5  # a word that stands fewer times has no place in the vocabulary
 _BAG_WORDS = (4, 40)  # distinct known words in a bag
 _TRAIN_BAGS, _TEST_BAGS = 3_600, 900  # for each library
@@ -564,7 +564,26 @@ def in_test(module: str) -> bool:
     return _stable(module) % 5 == 0
 
 
-def build(folder: str | Path = DATA, libraries: Sequence[str] = _LABELS) -> None:
+def outside_test(
+    found: Sequence[Sentence], words: Sequence[str] | None = None, held: Bags | None = None
+) -> list[Sentence]:
+    """The sentences of `found` that words may be learned from: none that the test bags hold.
+
+    Left out are the sentences of held-out modules, and elsewhere those whose bag is a held-out
+    one. Which bags are held out is asked of data/docs_bags.npz, unless `words` and bags are given.
+    """
+    words = vocabulary()[0] if words is None else words
+    held = bags() if held is None else held
+    id_of = _ids(words)
+    tested = {tuple(bag.tolist()) for bag in held.part(test=True)}
+    return [
+        sentence
+        for sentence in found
+        if not in_test(sentence.module) and _bag(sentence.words, id_of) not in tested
+    ]
+
+
+def build(folder: str | Path = DATA, libraries: Sequence[str] = LABELS) -> None:
     """Write docs_vocabulary.csv and docs_bags.npz into `folder`; renew its README's record."""
     folder = Path(folder)
     found = sentences(libraries)
@@ -585,20 +604,21 @@ def build(folder: str | Path = DATA, libraries: Sequence[str] = _LABELS) -> None
         labels=np.array(libraries),
     )
     print(f"{len(known):,} words, {len(chosen):,} bags in {folder}")
-    _record(folder, libraries)
+    made = f"Built on {datetime.date.today()} from {versions(libraries)}."
+    record(folder, ("docs_vocabulary.csv", "docs_bags.npz"), {"Built on ": made})
 
 
 def _choose(
     found: list[Sentence], words: list[str], libraries: list[str]
 ) -> list[tuple[tuple[int, ...], int, bool]]:
     """(ids, label, test) for the bags that are kept: as many for each library, in hash order."""
-    id_of = {word: i for i, word in enumerate(words) if not _OWN_NAMES.search(word)}
+    id_of = _ids(words)
     if len(words) > np.iinfo(np.uint16).max:
         raise ValueError(f"{len(words)} words do not fit uint16: raise _MIN_COUNT")
     first: dict[tuple[int, ...], tuple[str, bool]] = {}
     ambiguous = set()
     for library, module, sentence in found:
-        bag = tuple(sorted({id_of[word] for word in sentence if word in id_of}))
+        bag = _bag(sentence, id_of)
         if _BAG_WORDS[0] <= len(bag) <= _BAG_WORDS[1]:
             # A bag met twice stays where it stood first, so none is on both sides.
             known_library, _ = first.setdefault(bag, (library, in_test(module)))
@@ -618,6 +638,15 @@ def _choose(
     return sorted(chosen, key=lambda item: _hash_order(item[0]))
 
 
+def _ids(words: Sequence[str]) -> dict[str, int]:
+    """The ids of the words that a bag may hold: not the libraries' own names."""
+    return {word: i for i, word in enumerate(words) if not _OWN_NAMES.search(word)}
+
+
+def _bag(words: Sequence[str], id_of: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sorted({id_of[word] for word in words if word in id_of}))
+
+
 def _hash_order(bag: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     return _stable(repr(bag)), bag
 
@@ -634,22 +663,27 @@ def _present(path: str | Path | None, name: str) -> Path:
     return path
 
 
-def _record(folder: Path, libraries: Sequence[str]) -> None:
-    """Renew the versions, the date and the checksums in README.md where the files changed."""
+def versions(libraries: Sequence[str]) -> str:
+    """Such as "numpy 2.4.6, python 3.11.7"."""
+    return ", ".join(f"{library} {_version(library)}" for library in libraries)
+
+
+def record(folder: Path, names: Sequence[str], lines: dict[str, str]) -> None:
+    """Renew in the folder's README.md what it says of the files `names`, if one has changed.
+
+    That is their checksums, and the line that begins with each key of `lines`.
+    """
     readme = folder / "README.md"
     if not readme.is_file():
         return
     text = readme.read_text(encoding="utf-8")
-    names = ("docs_vocabulary.csv", "docs_bags.npz")
     sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     if all(checksum in text for checksum in sums.values()):
         return
     for name, checksum in sums.items():
         text = re.sub(rf"(\| {re.escape(name)} \| )\w+( \|)", rf"\g<1>{checksum}\g<2>", text)
-    versions = ", ".join(f"{library} {_version(library)}" for library in libraries)
-    text = re.sub(
-        r"Built on .* from .*", f"Built on {datetime.date.today()} from {versions}.", text
-    )
+    for begin, line in lines.items():
+        text = re.sub(rf"^{re.escape(begin)}.*", lambda _, line=line: line, text, flags=re.M)
     readme.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from helpers import documentation
+from helpers import documentation, pretraining, questions, word2vec
 
 DATA = documentation.DATA
 README = (DATA / "README.md").read_text(encoding="utf-8")
@@ -27,8 +27,14 @@ def bags():
     return documentation.bags()
 
 
+@pytest.fixture(scope="module")
+def vectors():
+    return word2vec.load(DATA / pretraining.NAME)
+
+
 def test_the_readme_lists_the_built_files():
-    assert {"docs_vocabulary.csv", "docs_bags.npz"} <= {name for name, _ in CHECKSUMS}
+    built = {"docs_vocabulary.csv", "docs_bags.npz", "docs_word2vec.bin"}
+    assert built <= {name for name, _ in CHECKSUMS}
     assert re.search(r"^Built on \d{4}-\d\d-\d\d from torch \S+, numpy \S+, ", README, re.MULTILINE)
 
 
@@ -39,6 +45,7 @@ def test_each_checksum_is_the_files(name, checksum):
 
 def test_the_files_are_small():
     assert (DATA / "docs_bags.npz").stat().st_size < 1_000_000
+    assert (DATA / "docs_word2vec.bin").stat().st_size < 5_000_000
     assert (DATA / "docs_vocabulary.csv").stat().st_size < 250_000
 
 
@@ -108,6 +115,75 @@ def test_part_takes_one_side_whole(bags):
         assert held_out[i].tolist() == bags[int(places[i])].tolist()
         assert held_out.label[i] == bags.label[places[i]]
     assert len(bags.part(test=False)) + len(held_out) == len(bags)
+
+
+# --- The vectors
+
+
+# What lessons and scenes ask for. The readme says which the documentation lacks.
+COLOURS = "red green blue yellow purple orange black white gray"
+SHAPES = "circle square triangle rectangle box ellipse star polygon"
+DIRECTIONS = "left right above below top bottom up down near inside"
+NUMBERS = "zero one two three four five six seven eight nine ten"
+SIZES = "small large big tiny smallest largest"
+LACKING = {"yellow", "purple", "orange"}
+
+
+def test_the_words_of_the_vectors_are_words_of_the_vocabulary_in_its_order(vocabulary, vectors):
+    words, rows = vectors
+    assert words == [word for word in vocabulary[0] if word in set(words)]
+    assert rows.shape == (len(words), pretraining.SETTINGS["vector_size"])
+    assert rows.dtype == np.float32 and np.isfinite(rows).all()
+    assert np.linalg.norm(rows, axis=1).min() > 0.1
+    assert f"of {len(words):,} words in {rows.shape[1]}\n" in README
+    assert f"has no row.** {len(vocabulary[0]) - len(words):,} of" in README
+
+
+def test_what_is_no_word_has_no_row(vectors):
+    odd = {*"bcdefghijklmnopqrstuvwxyz", "x0", "x1", "x2", "arg1", "arg2", "xx", "ii", "iii"}
+    assert odd.isdisjoint(vectors[0])
+    assert {"a", "float32", "conv2d", "1d", "doesn't", "log2"} <= set(vectors[0])
+
+
+def test_the_words_that_scenes_use_have_rows(vocabulary, vectors):
+    wanted = set(" ".join((COLOURS, SHAPES, DIRECTIONS, NUMBERS, SIZES)).split())
+    assert wanted - set(vectors[0]) == LACKING
+    assert LACKING.isdisjoint(vocabulary[0])  # so rare that they are not in the vocabulary either
+    lacking = re.search(r"all have a row but (\w+), (\w+) and (\w+),", README)
+    assert set(lacking.groups()) == LACKING
+
+
+def test_most_of_a_bag_has_rows(vocabulary, bags, vectors):
+    has_row = np.isin(vocabulary[0], vectors[0])
+    assert has_row[bags.ids].mean() > 0.95
+
+
+@pytest.mark.parametrize("part", questions.PARTS)
+def test_the_score_is_the_readmes(part, vectors):
+    """A pair of cosines that differ in the last digit may change places on another machine."""
+    got = questions.score(*vectors, part)
+    assert got.missing == 0
+    told = re.search(
+        rf"^- {part}: (\d+) of (\d+) analogies \(\d+%\), (\d+) of (\d+) mates", README, re.MULTILINE
+    )
+    right, analogies, near, mates = map(int, told.groups())
+    assert (analogies, mates) == (got.right.size, got.near.size)
+    assert abs(right - got.right.sum()) <= 1 and abs(near - got.near.sum()) <= 1
+
+
+def test_the_topics_are_the_readmes(vectors):
+    got = questions.score(*vectors)
+    for topic in {question.topic for question in questions.analogies()}:
+        told = re.search(rf"^\| {topic} \| (\d+)% \| (\d+)% \|$", README, re.MULTILINE)
+        asked = (questions.analogies("kept"), questions.pairs("kept"))
+        for percent, marks, ask in zip(told.groups(), (got.right, got.near), asked, strict=True):
+            share = marks[[question.topic == topic for question in ask]].mean()
+            assert abs(100 * share - int(percent)) < 4
+
+
+def test_the_readme_counts_the_questions():
+    for name, ask in (("analogies", questions.analogies), ("pairs", questions.pairs)):
+        assert re.search(rf"^\| {name}\.csv \| .* \| {len(ask())} \|$", README, re.MULTILINE)
 
 
 def test_a_missing_file_names_the_remedy(tmp_path):

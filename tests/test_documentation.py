@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -424,12 +425,38 @@ def test_the_readme_is_renewed_only_with_the_files(tmp_path):
         (tmp_path / name).write_text(name)
     readme = tmp_path / "README.md"
     readme.write_text("| docs_vocabulary.csv | 0 |\n| docs_bags.npz | 0 |\nBuilt on 0 from 0.\n")
-    documentation._record(tmp_path, ["numpy"])
+    renew = partial(
+        documentation.record,
+        tmp_path,
+        ("docs_vocabulary.csv", "docs_bags.npz"),
+        {"Built on ": f"Built on 2 from {documentation.versions(['numpy'])}."},
+    )
+    renew()
     first = readme.read_text()
     assert f"from numpy {np.__version__}." in first and "| 0 |" not in first
     readme.write_text(first.replace("Built on 2", "Built on 1"))
-    documentation._record(tmp_path, ["numpy"])
+    renew()
     assert "Built on 1" in readme.read_text()
+
+
+def test_what_is_tested_on_is_left_out_wherever_it_stands():
+    modules = [f"module{i}" for i in range(40)]
+    held = next(m for m in modules if documentation.in_test(m))
+    kept = next(m for m in modules if not documentation.in_test(m))
+    words = "a b c d e f numpy".split()
+    bags = documentation.Bags(
+        ids=np.array([0, 1, 2, 3, 0, 1, 4, 5]),
+        offsets=np.array([0, 4, 8]),
+        label=np.array([0, 0]),
+        test=np.array([True, False]),
+        labels=["one"],
+    )
+    in_held = Sentence("one", held, tuple("abef"))
+    copy = Sentence("two", kept, (*"dcba", "a", "numpy", "unknown"))  # another order, a word more
+    trained_on = Sentence("one", kept, tuple("abef"))
+    near = Sentence("one", kept, tuple("abcde"))
+    found = [in_held, copy, trained_on, near]
+    assert documentation.outside_test(found, words, bags) == [trained_on, near]
 
 
 def test_in_test_holds_out_about_a_fifth_of_the_modules():

@@ -1,0 +1,109 @@
+"""The course's own pretrained vectors, data/docs_word2vec.bin: how they are made.
+
+    python -m helpers.pretraining      build all that is built in data/, these vectors last
+
+gensim trains them on the sentences of `helpers.documentation`. The settings were chosen by one half
+of the questions of `helpers.questions`; data/README.md shows what else was tried.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from helpers import documentation, questions, word2vec
+from helpers.documentation import DATA, LABELS, Sentence
+
+NAME = "docs_word2vec.bin"
+SETTINGS = {  # gensim's names: CBOW (sg=0) of 100 dimensions
+    "sg": 0,
+    "vector_size": 100,
+    "window": 5,
+    "negative": 10,
+    "sample": 1e-3,
+    "epochs": 30,
+}
+MIN_COUNT, MIN_MODULES = 5, 2
+_NO_WORD = re.compile(r"[b-z]|([a-z])\1+|[ivx]{2,}")  # x, aaa, iii
+
+
+def choose(text: Sequence[Sentence], vocabulary: Sequence[str]) -> list[str]:
+    """The words of the vocabulary that get a row, in its order.
+
+    They stand in the text `MIN_COUNT` times or more, and in `MIN_MODULES` modules or more: the
+    neighbours of a word that one file alone uses say more of the file. Left out is what is no
+    word: single letters but a, a letter repeated, roman numerals, and numbered names. These are
+    told by their series: x1 has an x0 or an x2 beside it, float32 has no float1.
+    """
+    counts = Counter(word for sentence in text for word in sentence.words)
+    places = {(sentence.module, word) for sentence in text for word in sentence.words}
+    modules = Counter(word for _, word in places)
+    known = set(vocabulary)
+    return [
+        word
+        for word in vocabulary
+        if counts[word] >= MIN_COUNT
+        and modules[word] >= MIN_MODULES
+        and not _NO_WORD.fullmatch(word)
+        and not _is_numbered(word, known)
+    ]
+
+
+def _is_numbered(word: str, known: set[str]) -> bool:
+    """Whether a word is a name and a digit, in a series that has 0 and 1, or 1 and 2."""
+    name, digit = word[:-1], word[-1]
+    if not (digit.isdigit() and name.isalpha()):
+        return False
+    return known.issuperset((f"{name}0", f"{name}1")) or known.issuperset((f"{name}1", f"{name}2"))
+
+
+def train(text: Sequence[Sequence[str]], words: Sequence[str], seed: int = 1) -> np.ndarray:
+    """Rows for `words`, float32 (V, D), trained by gensim on all of the text.
+
+    The same text and seed give the same rows on the same machine: there is one worker, and
+    nothing here depends on Python's hash of a string.
+    """
+    from gensim.models import Word2Vec  # here, since lessons run without gensim too
+
+    model = Word2Vec(text, min_count=MIN_COUNT, workers=1, seed=seed, **SETTINGS)
+    return model.wv[words]
+
+
+def build(folder: str | Path = DATA, libraries: Sequence[str] = LABELS) -> None:
+    """Write docs_word2vec.bin into `folder`, by the vocabulary and bags there; renew its README.
+
+    Raises:
+        FileNotFoundError: the folder has no vocabulary or no bags.
+    """
+    folder = Path(folder)
+    vocabulary, _ = documentation.vocabulary(folder / "docs_vocabulary.csv")
+    bags = documentation.bags(folder / "docs_bags.npz")
+    text = documentation.outside_test(documentation.sentences(libraries), vocabulary, bags)
+    words = choose(text, vocabulary)
+    print(f"training {len(words):,} vectors: about a minute", flush=True)
+    rows = train([sentence.words for sentence in text], words)
+    word2vec.save(folder / NAME, words, rows)
+    length = sum(len(sentence.words) for sentence in text)
+    begin = f"Trained on {datetime.date.today()} with {documentation.versions(['gensim'])}"
+    lines = {"Trained on ": f"{begin} on {len(text):,} sentences of {length:,} words."}
+    for part in questions.PARTS:
+        lines[f"- {part}: "] = f"- {part}: {questions.score(words, rows, part)}"
+    print(*lines.values(), sep="\n")
+    documentation.record(folder, [NAME], lines)
+
+
+if __name__ == "__main__":
+    if importlib.util.find_spec("gensim") is None:
+        sys.exit(
+            "The vectors are trained by gensim, which is not installed here: use a Python that "
+            "requirements.txt has it for (3.11 to 3.13)."
+        )
+    documentation.build()
+    build()
