@@ -296,13 +296,16 @@ def _blocks(file: _File, binary: bool | None) -> tuple[Iterator[_Block], int, in
     return blocks, D, 0 if file.packed or V is None else V
 
 
-def _decoded(words: list[bytes], errors: str, place: Callable[[int], str]) -> list[str]:
-    """Words as strings, in one call of decode for all."""
+def _decoded(
+    joined: bytes, between: bytes, errors: str, place: Callable[[int], str]
+) -> list[str]:
+    """Words as strings, from their bytes joined by `between`: one call of decode for all."""
     with contextlib.suppress(UnicodeDecodeError):
-        decoded = b"\n".join(words).decode("utf-8", errors).split("\n")
-        if len(decoded) == len(words) and b"" not in words:
-            return decoded
-    for i, word in enumerate(words):
+        decoded = joined.decode("utf-8", errors)
+        empty = between * 2 in between + joined + between
+        if not empty and (between == b"\n" or b"\n" not in joined):
+            return decoded.split(between.decode())
+    for i, word in enumerate(joined.split(between)):
         why = "is empty" if not word else "has a newline" if b"\n" in word else None
         try:
             word.decode("utf-8", errors)
@@ -326,8 +329,8 @@ def _binary_blocks(file: _File, V: int, D: int, start: int) -> Iterator[_Block]:
     """
     size, left, filled = 4 * D, V, 0
     memory = bytearray(max(_BLOCK, 2 * (_LONGEST_WORD + size)))
-    # A word and its row, or else all that is left. Its findall is several times as fast as a loop.
-    record = re.compile(rb"(?s)([^ ]*)(?: .{%d}|.+)" % size)
+    windows = sliding_window_view(np.frombuffer(memory, np.uint8), size)  # one from each byte on
+    row = re.compile(rb"(?s) .{%d}" % size)  # and the space before it
     while left:
         more = file.read_into(memoryview(memory)[filled:])
         filled += more
@@ -336,43 +339,43 @@ def _binary_blocks(file: _File, V: int, D: int, start: int) -> Iterator[_Block]:
                 f"{file.name}, byte {start + filled}: the file ends in row {V - left + 1} of {V}. "
                 "Expected all of them. Is it cut short, or the header wrong?"
             )
-        words = record.findall(memory, 0, filled)
-        sizes = np.fromiter(map(len, words), np.int64, len(words)) + (1 + size)
-        ends = sizes.cumsum()
-        if (long := sizes > _LONGEST_WORD + 1 + size).any():
+        # Each row and the space before it become one space, which leaves the words.
+        joined, number = row.subn(b" ", memoryview(memory)[:filled])
+        number = min(number, left)
+        spaces = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" "))[:number]
+        rows = spaces + 1 + size * np.arange(number)  # where they begin in memory
+        words = np.append(0, rows + size)  # where the words do, and at last what is left over
+        longest = np.append(rows - 1, filled - 1 - size if number < left else 0) - words
+        if (longest > _LONGEST_WORD).any():
             raise ValueError(
-                f"{file.name}, byte {start + (ends - sizes)[long.argmax()]}: no space in "
+                f"{file.name}, byte {start + words[longest.argmax()]}: no space in the next "
                 f"{_LONGEST_WORD:,} bytes. Expected a word and a space. Is the header wrong?"
             )
-        whole = min(left, len(words) - int(ends[-1] > filled))  # the last one may not be
-        if whole:
-            yield _binary_block(file, words[:whole], ends[:whole] - size, memory, start, size)
-            used, left = int(ends[whole - 1]), left - whole
-            start, filled = start + used, filled - used
+        if number:
+            yield _binary_block(file, joined[: spaces[-1]], start + words, windows, rows)
+            used = int(words[-1])
+            left, start, filled = left - number, start + used, filled - used
             memory[:filled] = memory[used : used + filled]
-    extra = memory[: min(filled, 40)] + file.data.read(2)
+    extra = bytes(memory[: min(filled, 40)]) + file.data.read(2)
     if extra not in (b"", b"\n"):
         raise ValueError(
-            f"{file.name}, byte {start}: {bytes(extra)!r} follows row {V}, the last by the header. "
+            f"{file.name}, byte {start}: {extra!r} follows row {V}, the last by the header. "
             "Expected the end of the file. Is the header wrong?"
         )
 
 
 def _binary_block(
-    file: _File, words: list[bytes], places: np.ndarray, memory: bytearray, start: int, size: int
+    file: _File, joined: bytes, places: np.ndarray, windows: np.ndarray, rows: np.ndarray
 ) -> _Block:
-    """The words of a block, and their rows of `size` bytes, which begin at `places` in memory."""
-
-    def rows(kept: Sequence[int]) -> np.ndarray:
-        windows = sliding_window_view(np.frombuffer(memory, np.uint8), size)  # one a byte
-        return windows[places[kept]].view("<f4")
+    """The block of words joined by spaces, which stand at `places`; their rows, windows[rows]."""
 
     def place(i: int) -> str:
-        return f"{file.name}, byte {start + places[i] - 1 - len(words[i])}"
+        return f"{file.name}, byte {places[i]}"
 
-    if words[-1].startswith(b"\n"):  # then all do, but the file's first: it ends the row before
-        words = [word.removeprefix(b"\n") for word in words]
-    return _Block(_decoded(words, file.errors, place), rows, place)
+    if b"\n" in joined:  # those that end the rows before
+        joined = joined.replace(b" \n", b" ").removeprefix(b"\n")
+    words = _decoded(joined, b" ", file.errors, place)
+    return _Block(words, lambda kept: windows[rows[kept]].view("<f4"), place)
 
 
 # --- Text -------------------------------------------------------------------------------------
@@ -431,7 +434,7 @@ def _text_block(file: _File, lines: list[tuple[int, bytes]], D: int, longest: in
             )
         words.append(word)
         numbers.append(text[len(word) + 1 :])
-    return _Block(_decoded(words, file.errors, place), rows, place)
+    return _Block(_decoded(b"\n".join(words), b"\n", file.errors, place), rows, place)
 
 
 def _parsed(lines: list[bytes], D: int) -> np.ndarray:
