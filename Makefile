@@ -18,8 +18,8 @@ help:
 	@echo 'make lab      make the environment, then open JupyterLab on lesson 00'
 	@echo 'make test     make the environment, then run every test and every lesson'
 	@echo 'make lessons  run the lessons and store their outputs'
-	@echo 'make data     build the small files in data/ from installed documentation; two minutes, with gensim'
-	@echo 'make bench    measure on your machine what a table costs; two to three minutes'
+	@echo 'make data     build the files in data/ from installed documentation, two minutes'
+	@echo 'make bench    measure on your machine what a table and its vectors cost, ten minutes'
 	@echo 'make lint     look for mistakes and untidy code'
 	@echo 'make clean    delete .venv and the caches'
 

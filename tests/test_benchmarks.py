@@ -4,6 +4,7 @@ Nothing here asks how long anything takes.
 """
 
 import dataclasses
+import importlib.util
 import json
 import platform
 import re
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import common, dlrm, step
+from benchmarks import common, dlrm, files, skipgram, step
 from benchmarks.__main__ import main
 
+GENSIM = importlib.util.find_spec("gensim") is not None
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -23,7 +25,8 @@ def printed(tmp_path_factory) -> tuple[str, dict[str, dict]]:
     into = tmp_path_factory.mktemp("measurements")
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("builtins.print", lambda *parts, sep, end: lines.extend(parts))
+        patch.setattr("benchmarks.__main__.print", lambda *parts, **_: lines.extend(parts),
+                      raising=False)  # fmt: skip
         main(["--tiny", "--device", "cpu", "--into", str(into)])
     paths = sorted(into.iterdir())
     for path in paths:
@@ -121,6 +124,91 @@ def test_zipf_is_zipfs_law() -> None:
     assert ids.equal(common.zipf(50, (100, 1_000), s=1.05, seed=3))
 
 
+# --- The climb to helpers.skipgram ------------------------------------------------------------
+
+
+def climb(negative: int = 3) -> tuple[skipgram.Tables, tuple, torch.Tensor, torch.Tensor]:
+    """Tables of 30 words in float64, two blocks, and the gradients to expect of each table."""
+    generator = torch.Generator().manual_seed(0)
+    V, D, w, counts = 30, 4, 2, torch.arange(60, 0, -2)
+    rows, contexts = (torch.randn(V, D, dtype=torch.float64, generator=generator) for _ in "rc")
+    tables = skipgram.Tables(rows, contexts, counts, negative, rate=1.0)
+    ids = torch.randint(V, (2, 20), generator=generator)
+    sentence = (torch.rand(2, 20, generator=generator) < 0.3).cumsum(1).float()
+    reach = torch.randint(1, w + 1, (2, 16), generator=generator).float()
+    centre, context = skipgram.pairs(ids, sentence, reach)
+    of_pair = torch.zeros(V, V, dtype=torch.float64)
+    of_pair.index_put_((centre, context), torch.ones(1, dtype=torch.float64), accumulate=True)
+    noise = counts.double() ** 0.75
+    found = torch.sigmoid(rows @ contexts.T)
+    error = of_pair * (found - 1)
+    error += negative * of_pair.sum(1, keepdim=True) * noise / noise.sum() * found
+    return tables, (ids, sentence, reach), error @ contexts, error.T @ rows
+
+
+def test_the_pairs_of_a_block_are_those_a_loop_finds() -> None:
+    _, (ids, sentence, reach), *_ = climb()
+    expected = [
+        (ids[b, i + 2].item(), ids[b, j].item())
+        for b in range(2) for i in range(16) for j in range(20)
+        if 0 < abs(j - i - 2) <= reach[b, i] and sentence[b, j] == sentence[b, i + 2]
+    ]  # fmt: skip
+    found = torch.stack(skipgram.pairs(ids, sentence, reach), dim=1).tolist()
+    assert sorted(map(tuple, found)) == sorted(expected) and len(expected) > 30
+
+
+def test_gradients_by_hand_are_those_of_autograd() -> None:
+    ends = []
+    for name in ("autograd", "by hand"):
+        tables, block, *_ = climb()
+        step, _ = skipgram.PAIRWISE[name]
+        step(tables, *skipgram.pairs(*block))
+        ends += [(tables.rows, tables.contexts)]
+    torch.testing.assert_close(*ends)
+
+
+@pytest.mark.parametrize("name", ["by hand", "shared negatives", "blocks"])
+def test_each_step_of_the_climb_has_the_same_gradient_to_expect(name: str) -> None:
+    tables, block, *expected = climb()
+    start, repeats = (tables.rows.clone(), tables.contexts.clone()), 1_000
+    sums = [torch.zeros_like(table) for table in start]
+    for _ in range(repeats):
+        if name in skipgram.BLOCKWISE:
+            skipgram.BLOCKWISE[name](tables, *block)
+        else:
+            skipgram.PAIRWISE[name][0](tables, *skipgram.pairs(*block))
+        for total, table, before in zip(sums, (tables.rows, tables.contexts), start, strict=True):
+            total += (before - table) / repeats
+            table.copy_(before)
+    for total, gradient in zip(sums, expected, strict=True):
+        assert (total - gradient).norm() < 0.05 * gradient.norm()
+
+
+def test_the_last_step_of_the_climb_is_the_helpers_gradient() -> None:
+    tables, block, *_ = climb()
+    ids, sentence, reach = block
+    start = tables.rows.clone(), tables.contexts.clone()
+    skipgram.BLOCKWISE["weighted negatives"](tables, *block)
+    gradients = skipgram.skipgram.gradients(start[0][ids[:, 2:-2]], start[1][ids], sentence, reach,
+                                            tables.weights[ids], 3)  # fmt: skip
+    for table, before, index, gradient in zip(
+        (tables.rows, tables.contexts), start, (ids[:, 2:-2], ids), gradients, strict=True
+    ):
+        expected = before.index_add(0, index.flatten(), gradient.flatten(0, 1), alpha=-1)
+        assert not expected.equal(before)
+        torch.testing.assert_close(table, expected)
+
+
+def test_without_gensim_the_comparison_is_left_out_and_says_so(monkeypatch, tmp_path) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("benchmarks.__main__.print", lambda *parts, **_: lines.extend(parts),
+                        raising=False)  # fmt: skip
+    main(["skipgram", "--tiny", "--into", str(tmp_path)])
+    assert len(lines) == 1 and "gensim, which is not installed" in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
 # --- What does not fit ------------------------------------------------------------------------
 
 
@@ -152,6 +240,25 @@ def test_other_errors_are_not_swallowed(monkeypatch) -> None:
         dlrm.measured(dlrm.TINY, torch.device("cpu"))
 
 
+def test_a_file_too_large_for_the_folder_or_no_gensim_is_said(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda _: object())
+    assert files.missing(files.TINY, str(tmp_path)) is None
+    told = files.missing(files.Parameters(words=10**12), str(tmp_path))
+    assert "needs 1320000.0 GB" in told and str(tmp_path) in told and "--folder" in told
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda _: None)
+    assert "gensim, which is not installed" in files.missing(files.TINY, None)
+
+
+def test_files_that_load_as_something_else_are_not_timed(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("gensim", reason="gensim is not installed")
+    files.write(tmp_path / "generated.bin", files.TINY)
+    files.check(tmp_path / "generated.bin", files.TINY)
+    load = files.word2vec.load
+    monkeypatch.setattr(files.word2vec, "load", lambda *a, **k: (load(*a, **k)[0], 0))
+    with pytest.raises(RuntimeError, match="load different"):
+        files.check(tmp_path / "generated.bin", files.TINY)
+
+
 # --- What is told -----------------------------------------------------------------------------
 
 
@@ -175,8 +282,12 @@ def test_columns_are_aligned_numbers_to_the_right() -> None:
 RECORDS = sorted(common.MEASUREMENTS.glob("*.json"))
 HEAD = {"benchmark", "device", "cpu", "threads", "versions", "date", "parameters", "rows"}
 OF_STEP = {"V", "D", "ids", "drawn", "optimizer", "variant", "seconds", "median", "ratio"}
+OF_FILES = {"way", "seconds", "median", "times_as_fast", "memory"}
 OF_DLRM = {"variant", "fits", "seconds", "rounds", "samples_per_second", "to_resident", "to_naive",
            "to_device", "to_host", "parts", "bound"}  # fmt: skip
+OF_SKIPGRAM = {"way", "negative", "seed", "seconds", "words_per_second", "kept analogies",
+               "kept pairs", "choosing analogies", "choosing pairs"}  # fmt: skip
+FIELDS = {"step": OF_STEP, "dlrm": OF_DLRM, "files": OF_FILES, "skipgram": OF_SKIPGRAM}
 
 
 def check(record: dict) -> None:
@@ -186,7 +297,7 @@ def check(record: dict) -> None:
     assert record["device"] and record["cpu"] and record["threads"] >= 1
     for row in record["rows"]:
         if row.get("fits", True):
-            assert row.keys() >= (OF_STEP if record["benchmark"] == "step" else OF_DLRM)
+            assert row.keys() >= FIELDS[record["benchmark"]]
             assert row["seconds"] > 0
     text = json.dumps(record)
     for private in (common.ROOT, Path.home(), "/home/", "/Users/", f'"{platform.node()}"'):
@@ -194,7 +305,7 @@ def check(record: dict) -> None:
 
 
 def test_the_json_has_its_fields_and_nothing_private(printed) -> None:
-    assert printed[1].keys() == {"dlrm", "step"}
+    assert printed[1].keys() == {"dlrm", "step", *(["files", "skipgram"] if GENSIM else [])}
     for record in printed[1].values():
         check(record)
     sparse = [row for row in printed[1]["step"]["rows"] if row["variant"] == "sparse"]
@@ -211,5 +322,5 @@ def test_the_stored_records_can_be_read(path: Path) -> None:
     record = json.loads(path.read_text("utf-8"))
     check(record)
     assert path.name.startswith(record["benchmark"] + "-")
-    module = {"step": step, "dlrm": dlrm}[record["benchmark"]]
+    module = {"step": step, "dlrm": dlrm, "files": files, "skipgram": skipgram}[record["benchmark"]]
     assert common.text(module.report(record))  # so what is stored can be printed again

@@ -94,7 +94,7 @@ def test_a_name_decides_and_binary_overrules_it(put) -> None:
     assert load(put(binary(), "odd.txt"), binary=True)[0] == WORDS
     assert load(put(text(), "odd.bin"), binary=False)[0] == WORDS
     assert "byte" in refused(put(text(), "odd.bin"))
-    assert "line 1" in refused(put(text(), "odd.bin.gz"), binary=True)
+    assert "byte" in refused(put(text(), "odd"), binary=True)
     refused(put(binary(), "odd.vec"))
 
 
@@ -167,7 +167,7 @@ def test_white_space_that_is_not_ascii_belongs_to_the_word(put) -> None:
         (b"2 2\na 1 2\nb 1 nan\n", "line 3.*'b'.*nan"),
         (b"2 2\na 1 2\nb -inf 1\n", "line 3.*'b'.*-inf"),
         (b"2 2\na 1 2\nb 1 1e39\n", "line 3.*'b'.*inf"),
-        (b"2 2\na 1 2\n", "ends after 1 words. Expected 2"),
+        (b"2 2\na 1 2\n", "after 1 words. Expected 2|line 1.*promises 2"),
         (b"2 2\na 1 2\nb 1 2\n\nc 1 2\n", "line 5.*more than the 2"),
         (b"2 2\na 1 2\nb\xff 1 2\n", "line 3.*not UTF-8"),
         (b"2 2\na 1 2\n 1 2\n", "line 3.*empty"),
@@ -238,7 +238,9 @@ def test_no_part_of_a_binary_file_loads(put) -> None:
 
 
 def test_no_other_header_loads(put) -> None:
-    words, rows = [f"word{i}" for i in range(12)], np.random.default_rng(0).normal(size=(12, 6))
+    # Words of odd lengths: with equal ones a wrong header can fit to the byte, and nobody can tell.
+    words = [f"{i}" + "x" * n for i, n in enumerate([0, 3, 9, 1, 14, 5, 2, 30, 4, 17, 6, 11])]
+    rows = np.random.default_rng(0).normal(size=(12, 6))
     body = binary(words, rows).split(b"\n", 1)[1]
     for V in range(40):
         for D in range(40):
@@ -352,9 +354,9 @@ def test_numbers_that_nobody_asked_for_are_not_looked_at(put) -> None:
     path = put(damaged(8, struct.pack("<f", float("nan"))))
     assert load(path, ["</s>"])[0] == ["</s>"]
     assert "'the'" in refused(path, words=["</s>", "the"])
-    path = put(b"a x 1\nb 1 2\n", "a.txt")
-    assert "line 1" in refused(path, words=["a"])
-    words, rows = load(put(b"b 1 2\na x 1\n", "a.txt"), ["b"])
+    path = put(b"2 2\na x 1\nb 1 2\n", "a.txt")
+    assert "line 2" in refused(path, words=["a"])
+    words, rows = load(path, ["b"])
     assert words == ["b"] and rows.tolist() == [[1, 2]]
 
 
@@ -367,7 +369,7 @@ def test_a_file_is_read_to_its_end_for_few_words_too(put) -> None:
 def test_words_that_are_no_list_of_strings(put) -> None:
     with pytest.raises(TypeError, match=r"\['the'\]"):
         load(put(binary()), "the")
-    with pytest.raises(TypeError, match="b'the', a bytes"):
+    with pytest.raises(TypeError, match="b'the' in it, a bytes"):
         load(put(binary()), ["a", b"the"])
 
 
@@ -470,7 +472,7 @@ def test_what_is_written(tmp_path) -> None:
     save(tmp_path / "a.bin", WORDS, ROWS)
     assert (tmp_path / "a.bin").read_bytes() == binary()
     save(tmp_path / "a.txt", ["a", "b"], [[0.1, -2], [1e-8, 1e8]])
-    assert (tmp_path / "a.txt").read_bytes() == b"2 2\na 0.1 -2.0\nb 1e-08 100000000.0\n"
+    assert (tmp_path / "a.txt").read_bytes() == b"2 2\na 0.1 -2.0\nb 1e-08 1e+08\n"
     save(tmp_path / "packed.bin.gz", WORDS, ROWS)
     assert gzip.decompress((tmp_path / "packed.bin.gz").read_bytes()) == binary()
     before = (tmp_path / "packed.bin.gz").read_bytes()

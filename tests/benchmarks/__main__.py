@@ -1,8 +1,10 @@
 """`make bench`: measure, print tables of ratios, and write JSON to data/measurements/.
 
-    python -m tests.benchmarks                                  both, about two minutes on a CPU
+    python -m tests.benchmarks                                  all of them
     python -m tests.benchmarks step
     python -m tests.benchmarks dlrm --rows 20000000 --batch 16384 --memory-fraction 0.05
+    python -m tests.benchmarks files --words 1000000 --mutations 10000
+    python -m tests.benchmarks skipgram                         about five minutes
 """
 
 import argparse
@@ -12,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from . import dlrm, step
+from . import dlrm, files, skipgram, step
 from .common import MEASUREMENTS, Block, store, text, threads
 
 OF_DLRM = ("rows", "dim", "batch", "warm", "timed", "rounds", "memory_fraction")
+OF_FILES = ("words", "mutations")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
             suffix = "" if held is None else f"-memory-fraction-{held:g}"
             path = store(record, device, given.into, suffix)
         _show(dlrm.report(record), path)
+    if given.benchmark in (None, "files"):
+        parameters = files.TINY if given.tiny else files.DEFAULT
+        changed = {name: value for name in OF_FILES if (value := getattr(given, name)) is not None}
+        parameters = dataclasses.replace(parameters, **changed)
+        if why := files.missing(parameters, given.folder):
+            print(why, sep="", end="\n\n")
+        else:
+            with threads(1):
+                record = files.measured(parameters, given.folder)
+                path = store(record, files.CPU, given.into)
+            _show(files.report(record), path)
+    if given.benchmark in (None, "skipgram"):
+        if why := skipgram.missing():
+            print(why, sep="", end="\n\n")
+        else:
+            with threads(1):
+                record = skipgram.measured(skipgram.TINY if given.tiny else skipgram.DEFAULT)
+                path = store(record, skipgram.CPU, given.into)
+            _show(skipgram.report(record), path)
 
 
 def _show(blocks: Sequence[Block], path: Path) -> None:
@@ -49,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("benchmark", nargs="?", choices=("step", "dlrm"), help="default: both")
+    parser.add_argument("benchmark", nargs="?", choices=("step", "dlrm", "files", "skipgram"),
+                        help="default: all")  # fmt: skip
     parser.add_argument("--tiny", action="store_true", help="a few seconds, to see that it works")
     parser.add_argument("--into", type=Path, default=MEASUREMENTS, help="folder for the JSON")
     of_dlrm = parser.add_argument_group("dlrm")
@@ -58,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         of_dlrm.add_argument(f"--{name}", type=int)
     of_dlrm.add_argument("--memory-fraction", type=float, metavar="F",
                          help="of the GPU's memory, which PyTorch may use")  # fmt: skip
+    of_files = parser.add_argument_group("files")
+    of_files.add_argument("--words", type=int, help="in the generated file")
+    of_files.add_argument("--mutations", type=int, help="how many files are damaged")
+    of_files.add_argument("--folder", help="for the generated file; default: the system's own")
     return parser
 
 
