@@ -14,7 +14,10 @@ the same expected gradient. It takes one pair of words at a time and draws negat
   p_noise(word) / p_stream(word) makes them stand for words drawn from the noise distribution.
 - Two more products give the gradients of all rows of the block, which are added to the tables.
 
-So a row is fetched once for a few hundred scores, and nearly all arithmetic is matrix products.
+So a row is fetched once for a few dozen scores, and nearly all arithmetic is matrix products. The
+price: a word's gradients come in bursts, of all centres of a block at once, which plain SGD with a
+usual learning rate does not survive. So each number's move is limited, `_LARGEST`.
+
 Sharing negatives among pairs, to this end, is from Ji et al. 2016, "Parallelizing Word2Vec in
 Shared and Distributed Memory".
 
@@ -38,7 +41,7 @@ from torch import Tensor
 
 _CENTRES = 1080  # in a step, about: with fewer, calling PyTorch costs more than its work
 _REPEATS = 16  # of the most frequent word in a step: each adds to a move that knows of no other
-_LARGEST = 0.05  # no step moves a number by more for one token; without it high rates can diverge
+_LARGEST = 0.0125  # what a step may move a number by for one token; without a limit it diverges
 _REPORTS = 100  # how often in a training the callback is called, and the progress bar moves
 
 
@@ -195,8 +198,8 @@ def train(
     a centre's window is drawn from 1 to `window`, after subsampling; the learning rate falls in a
     line from `alpha` to `min_alpha`. Two things differ. Sentences are shuffled before each epoch,
     which the negatives rely on. And rows move once for about 1000 centres, fewer where a word makes
-    up more than a sixtieth of the text, by the sum of their gradients, no number by more than 0.05
-    for each word that uses it.
+    up more than a sixtieth of the text, by the sum of their gradients: for each place of a word, no
+    number moves by more than 0.0125.
 
     Args:
         sentences: lists of words, or what `read` made of them; then `min_count` is not used.
