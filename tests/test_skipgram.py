@@ -246,11 +246,10 @@ def test_threads_change_nothing_that_counts() -> None:
     torch.testing.assert_close(*rows, rtol=0, atol=1e-4)
 
 
-def test_a_high_rate_stays_finite_because_moves_are_limited(monkeypatch) -> None:
+def test_a_high_rate_stays_finite_because_moves_are_limited() -> None:
     given = dict(vector_size=8, epochs=10, alpha=50.0, sample=0, progress=False)
     assert skipgram.train(two_topics(), **given).rows.isfinite().all()
-    monkeypatch.setattr(skipgram, "_LARGEST", math.inf)
-    assert not skipgram.train(two_topics(), **given).rows.abs().max() < 1e3
+    assert not skipgram.train(two_topics(), largest=math.inf, **given).rows.abs().max() < 1e3
 
 
 def test_it_tells_how_far_it_is() -> None:
@@ -317,6 +316,8 @@ TEXT = [["a", "b", "c"]] * 10
     (dict(alpha=math.nan), ValueError, "alpha=nan"),
     (dict(alpha=math.inf), ValueError, "alpha=inf"),
     (dict(alpha=0.01, min_alpha=0.02), ValueError, "alpha=0.01 to min_alpha=0.02"),
+    (dict(largest=0), ValueError, "largest is 0"),
+    (dict(largest=math.nan), ValueError, "largest is nan"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused(given: dict, error: type, told: str) -> None:
     with pytest.raises(error, match=told):

@@ -42,7 +42,8 @@ READING = {
     "codec can't decode": "Bytes of numbers were taken for a word. Is each hop 4 · D bytes, and "
     "the D that of the header?",
     "not found": "A space or a newline was looked for where there is none. Is each hop 4 · D "
-    "bytes, from the byte after the space?",
+    "bytes, from the byte after the space? Or did you go on past the last of the V records? A "
+    "newline may follow it.",
     "buffer is smaller": "A row was looked for beyond the end. Is each hop 4 · D bytes?",
 }
 
@@ -111,10 +112,16 @@ def _judge_rows(mine: object, rows: np.ndarray) -> None:
     raise Wrong("The words are right, the numbers are not: D float32 from after the space on.")
 
 
-def _second_chance() -> tuple[dict[str, int], list[str], np.ndarray, torch.Tensor, list[str]]:
-    """A vocabulary, a file's words and rows, and what the vocabulary's rows and the lost are."""
+def _second_chance(
+    first: str,
+) -> tuple[dict[str, int], list[str], np.ndarray, torch.Tensor, list[str]]:
+    """A vocabulary, a file's words and rows, and what the vocabulary's rows and the lost are.
+
+    The word `first` begins the file.
+    """
     fresh = np.random.default_rng()
     words = ["the", "iphone", "The", "zürich", "US", "NATO", "paris", "nil", "of"]
+    words.sort(key=lambda word: word != first)
     rows = fresh.standard_normal((len(words), 4))
     rows[words.index("nil")] = 0  # a row of zeros that the file has
     source = {"The": "The", "the": "the", "iPhone": "iphone", "Zürich": "zürich", "NATO": "NATO"}
@@ -131,8 +138,9 @@ def _second_chance() -> tuple[dict[str, int], list[str], np.ndarray, torch.Tenso
 @exercise
 def rows_for(answer):
     """A function (vocabulary, words, rows) -> the vocabulary's rows, and the words without one."""
-    for dtype in (np.float32, np.float64, np.float32):
-        vocabulary, words, rows, truth, lost = _second_chance()
+    # "of" is not asked for; a word whose row is 0 then shows who takes a 0 for "not found"
+    for dtype, first in ((np.float32, "of"), (np.float64, "The"), (np.float32, "iphone")):
+        vocabulary, words, rows, truth, lost = _second_chance(first)
         rows, truth = rows.astype(dtype), truth.to(torch.float32)
         given = dict(vocabulary), list(words), rows.copy()
         found = call(answer, *given, hints={"'us'": "A word is in neither form in the file."})
@@ -167,9 +175,11 @@ def _judge_order(weight, truth, vocabulary, words, rows) -> None:
         return torch.allclose(weight[vocabulary[word]], row)
 
     if says("The", "the"):
-        raise Wrong("'The' is in the file as written, and got the row of 'the'.")
+        zero = " Its row is row 0. Is 0 an id, and false?" if at["The"] == 0 else ""
+        raise Wrong(f"'The' is in the file as written, and got the row of 'the'.{zero}")
     if says("iPhone", None):
-        raise Wrong("'iPhone' is in the file in lower case, and got zeros.")
+        zero = " Its row is row 0. Is 0 an id, and false?" if at["iphone"] == 0 else ""
+        raise Wrong(f"'iPhone' is in the file in lower case, and got zeros.{zero}")
     if says("us", "US"):
         raise Wrong("'us' got the row of 'US'. Lower the vocabulary's word, not the file's.")
     if not (says("wug", None) and says("us", None)):
@@ -261,8 +271,9 @@ def _answers(rows: torch.Tensor, a: int, b: int, c: int) -> dict[str, int]:
     query, raw = unit[b] - unit[a] + unit[c], rows[b] - rows[a] + rows[c]
     distance = -torch.cdist(raw[None], rows)[0]
     distance[[a, b, c]] = low
+    right = best(query, unit, a, b, c)
     return {
-        "": best(query, unit, a, b, c),
+        "": right,
         "One of the inputs is your answer. They do not compete.": best(query, unit),
         "c does not compete in yours. Neither do a and b.": best(query, unit, c),
         "The rows are used at their own lengths. Take all of them at length 1.": best(
@@ -286,6 +297,9 @@ def _answers(rows: torch.Tensor, a: int, b: int, c: int) -> dict[str, int]:
         ),
         "That is the nearest by distance, at the rows' own lengths. The cosine is asked.": (
             distance.argmax().item()
+        ),
+        "Ids shift when rows are taken out. Mask the inputs instead of deleting them.": (
+            right - sum(i < right for i in (a, b, c))
         ),
     }
 
@@ -325,7 +339,7 @@ def _tables() -> list[tuple[torch.Tensor, int, int, int]]:
     while True:
         tables = [_table(below_zero) for below_zero in (False, False, False, False, True)]
         tables.append(_opposed())
-        if len(set(zip(*(_answers(*t).values() for t in tables), strict=True))) == 11:
+        if len(set(zip(*(_answers(*t).values() for t in tables), strict=True))) == 12:
             return tables
 
 

@@ -42,6 +42,21 @@ def by_spaces(data):
     return words, np.stack([np.frombuffer(part[: 4 * D], "<f4") for part in parts[1 : V + 1]])
 
 
+def to_the_end(data):
+    """Reads on while there are bytes, though a newline may follow the last record."""
+    at = data.index(b"\n") + 1
+    D = int(data[:at].split()[1])
+    words, rows = [], []
+    while at < len(data):
+        if data[at : at + 1] == b"\n":
+            at += 1
+        space = data.index(b" ", at)
+        words.append(data[at:space].decode())
+        rows.append(np.frombuffer(data, "<f4", D, space + 1))
+        at = space + 1 + 4 * D
+    return words, np.stack(rows)
+
+
 def always_strips(data):
     """Takes every newline and space before a word for the end of a record, a row's own too."""
     at = data.index(b"\n") + 1
@@ -72,6 +87,25 @@ def filler(exact=True, lower=True, upper=False, by_id=True, zeros=True, dtype=to
                 missing.append(word)
             else:
                 weight[i if by_id else n] = torch.from_numpy(rows[at])
+        return weight, missing
+
+    return rows_for
+
+
+def zero_is_false(exact=False, lower=False):
+    """Takes row 0 for "not found", where the word is looked up as written, or in lower case."""
+
+    def rows_for(vocabulary, words, rows):
+        place = {word: i for i, word in enumerate(words)}
+        weight, missing = torch.zeros(len(vocabulary), rows.shape[1]), []
+        for word, i in vocabulary.items():
+            at, low = place.get(word), place.get(word.lower())
+            if at or (at == 0 and not exact):
+                weight[i] = torch.from_numpy(rows[at])
+            elif low or (low == 0 and not lower):
+                weight[i] = torch.from_numpy(rows[low])
+            else:
+                missing.append(word)
         return weight, missing
 
     return rows_for
@@ -136,6 +170,12 @@ def by_distance(rows, a, b, c):
     return distances.argmin()
 
 
+def deletes_the_inputs(rows, a, b, c):
+    unit = F.normalize(rows)
+    rest = unit[[i not in (a, b, c) for i in range(len(rows))]]
+    return (rest @ (unit[b] - unit[a] + unit[c])).argmax().item()
+
+
 def normalises_in_place(rows, a, b, c):
     rows /= rows.norm(dim=1, keepdim=True)
     return solver()(rows, a, b, c)
@@ -156,6 +196,7 @@ WRONG = {
         (lambda data: reader()(data)[1], "pair"),
         (lambda data: dict(zip(*reader()(data), strict=True)), "pair"),
         (by_lines, "The header says how many"),
+        (to_the_end, "past the last"),
         (by_spaces, "newline|numbers were taken"),
         (always_strips, "newline|later one|numbers are not"),
         (lambda data: data.split(), "pair|words from a file"),
@@ -163,6 +204,9 @@ WRONG = {
     "pretrained_word2vec.rows_for": [
         (filler(exact=False), "as written"),
         (filler(lower=False), "in lower case"),
+        (zero_is_false(exact=True), "as written.*Is 0 an id"),
+        (zero_is_false(lower=True), "in lower case.*Is 0 an id"),
+        (zero_is_false(exact=True, lower=True), "Is 0 an id"),
         (filler(upper=True), "Lower the vocabulary's"),
         (filler(by_id=False), "order of the dictionary"),
         (filler(zeros=False), "neither form should get zeros"),
@@ -201,6 +245,7 @@ WRONG = {
         (solver(fill=0.0), "-inf"),
         (solver(fill=-1.0), "mask"),
         (by_distance, "by distance"),
+        (deletes_the_inputs, "Mask the inputs"),
         (normalises_in_place, "wrote into"),
         (lambda rows, a, b, c: rows[solver()(rows, a, b, c)], "number"),
         (lambda rows, a, b, c: solver()(rows, a, b, c) + 0.5, "An id from 0"),
