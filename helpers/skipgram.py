@@ -295,7 +295,7 @@ def blocks(
 
 
 def _move(table: Tensor, ids: Tensor, gradient: Tensor, rate: float, largest: float) -> None:
-    """Add - rate * gradient, limited, to the rows of `ids`, (N,), in place; a row's moves add up."""
+    """Add - rate * gradient, limited, to the rows of `ids`, (N,), in place; moves add up."""
     move = gradient.view(len(ids), -1).mul_(-rate).clamp_(-largest, largest)
     table.scatter_add_(0, ids[:, None].expand_as(move), move)
 

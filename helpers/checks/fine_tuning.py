@@ -243,7 +243,7 @@ def _judge_travel(answer, module, now, free) -> None:
         line = str(error).splitlines()[-1].strip()
         raise Wrong(f"Your module's state_dict does not load into another: {line}") from None
     if not torch.equal(given, rows):
-        raise Wrong("load_state_dict wrote into the caller's rows: yours share their memory. Clone.")
+        raise Wrong("load_state_dict wrote into the caller's rows: yours share their memory.")
     if not torch.equal(_rows_of(other, V), now):
         raise Wrong("The frozen rows are not in the state_dict. Register them as a buffer.")
     wide = call(module.double(), torch.arange(V), copy=False, name="forward in float64")
