@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -171,6 +171,15 @@ def number(value: object, what: str = "The answer") -> numbers.Real:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's numbers are
         raise Wrong(f"{what} should be a number, not {describe(value)}.")
     return value
+
+
+def filled(answer: object, wanted: Iterable[str]) -> None:
+    """`Wrong` unless the answer is a dictionary with an entry for each of `wanted`."""
+    if not isinstance(answer, dict):
+        raise Wrong(f"Fill in the dictionary that is there; this is {describe(answer)}.")
+    missing = [f'"{name}"' for name in wanted if answer.get(name, ...) is ...]
+    if missing:
+        raise Wrong(f"Still to be filled in: {', '.join(missing)}.")
 
 
 def describe(value: object) -> str:

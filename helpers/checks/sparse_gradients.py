@@ -4,20 +4,11 @@ import torch
 import torch._dynamo  # the first optimizer imports it: seconds that are not the answer's
 from torch import nn, optim
 
-from helpers.checks import Wrong, call, close, describe, exercise, number, same
+from helpers.checks import Wrong, call, close, describe, exercise, filled, number, same
 
 HUGE = 10**15  # rows: a table that fits into no machine
 _TOO_LARGE = "Something in it has the size of the table. Make nothing larger than the batch."
 TOO_LARGE = {"memory": _TOO_LARGE, "buffer size": _TOO_LARGE}
-
-
-def _filled(answer: object, wanted) -> None:
-    """`Wrong` unless the answer is a dictionary with an entry for each of `wanted`."""
-    if not isinstance(answer, dict):
-        raise Wrong(f"Fill in the dictionary that is there; this is {describe(answer)}.")
-    missing = [f'"{name}"' for name in wanted if answer.get(name, ...) is ...]
-    if missing:
-        raise Wrong(f"Still to be filled in: {', '.join(missing)}.")
 
 
 @exercise
@@ -31,7 +22,7 @@ def stored(answer):
         truth[f"{name}as it comes"] = gradient._nnz()
         truth[f"{name}coalesced"] = gradient.coalesce()._nnz()
         truth.setdefault("bytes", gradient._indices().nbytes + gradient._values().nbytes)
-    _filled(answer, truth)
+    filled(answer, truth)
     for name, right in truth.items():
         said = number(answer[name], name)
         if said == right:
@@ -241,7 +232,7 @@ def outcome(answer):
         "AdamW": (optim.AdamW, optim.AdamW, {}),
         "Adam for dense, SparseAdam for sparse": (optim.Adam, optim.SparseAdam, {}),
     }
-    _filled(answer, pairs)
+    filled(answer, pairs)
     for name, (dense, sparse, options) in pairs.items():
         said, right = answer[name], _outcome(dense, sparse, options)
         if not (isinstance(said, str) and said in OUTCOMES):

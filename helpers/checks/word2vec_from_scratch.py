@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers.checks import Wrong, call, close, describe, exercise, number, same
+from helpers.checks import Wrong, call, close, describe, exercise, filled, number, same
 
 
 def _paired(ids, sentence, offsets, border: bool = True, equal: bool = True) -> list:
@@ -169,11 +169,7 @@ def _who_learns() -> dict[str, set[int]]:
 def rows(answer):
     """A dictionary from objective and table to the set of rows that get a gradient."""
     truth = _who_learns()
-    if not isinstance(answer, dict):
-        raise Wrong(f"Fill in the dictionary that is there; this is {describe(answer)}.")
-    missing = [f'"{name}"' for name in truth if answer.get(name, ...) is ...]
-    if missing:
-        raise Wrong(f"Still to be filled in: {', '.join(missing)}.")
+    filled(answer, truth)
     for name, right in truth.items():
         said = answer[name]
         try:

@@ -6,7 +6,7 @@ negatives, epochs and learning rate that falls in a line. They take turns, a see
 is training alone, without reading the text and building the vocabulary. A word of the text counts
 once an epoch, whether subsampling keeps it or not. The score is that of helpers.questions: its part
 "choosing" chose the rate, the limit of a move and the sizes of blocks and steps; its part
-"kept" chose nothing.
+"kept" chose nothing, though a look at it, told in data/README.md, led to the search for a limit.
 
 The climb leads from the plainest PyTorch to helpers.skipgram, in five steps that train the same
 objective, timed on a slice of the text.
