@@ -12,16 +12,17 @@ LABFLAGS =
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 ROOT_NOTE = You are root, and so is every notebook cell: fine in a container, unwise elsewhere.
 
-.PHONY: help lab test lessons data bench lint clean environment environment-dev
+.PHONY: help lab test lessons data bench experiments lint clean environment environment-dev
 
 help:
-	@echo 'make lab      make the environment, then open JupyterLab on lesson 00'
-	@echo 'make test     make the environment, then run every test and every lesson'
-	@echo 'make lessons  run the lessons and store their outputs'
-	@echo 'make data     build the files in data/ from installed documentation, two minutes'
-	@echo 'make bench    measure on your machine what a table and its vectors cost, ten minutes'
-	@echo 'make lint     look for mistakes and untidy code'
-	@echo 'make clean    delete .venv and the caches'
+	@echo 'make lab          make the environment, then open JupyterLab on lesson 00'
+	@echo 'make test         make the environment, then run every test and every lesson'
+	@echo 'make lessons      run the lessons and store their outputs'
+	@echo 'make data         build the files in data/ from installed documentation, two minutes'
+	@echo 'make bench        measure on your machine what a table and its vectors cost, ten minutes'
+	@echo 'make experiments  run the grids that lesson 10 draws, half an hour'
+	@echo 'make lint         look for mistakes and untidy code'
+	@echo 'make clean        delete .venv and the caches'
 
 lab: environment
 	@$(if $(AS_ROOT),echo "$(ROOT_NOTE)",:)
@@ -41,6 +42,9 @@ data: environment
 
 bench: environment
 	$(IN_VENV) -m tests.benchmarks
+
+experiments: environment
+	$(IN_VENV) -m tests.experiments
 
 environment environment-dev:
 	@command -v $(PYTHON) >/dev/null || { \

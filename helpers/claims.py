@@ -85,9 +85,9 @@ def draw_map() -> Figure:
     ax.set_yticks(range(len(claims)), names, size=8)
     ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
     ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
-    keys = [ax.plot([], [], mark, color=color)[0] for mark, color in marks.values()]
-    meanings = [*VERDICTS[:-1], "lesson to be written"]
-    fig.legend(keys, meanings, loc="outside upper right", ncols=len(VERDICTS), frameon=False)
+    given = [verdict for verdict in VERDICTS if verdict in {claim.verdict for claim in claims}]
+    keys = [ax.plot([], [], marks[verdict][0], color=marks[verdict][1])[0] for verdict in given]
+    fig.legend(keys, given, loc="outside upper right", ncols=len(given), frameon=False)
     return fig
 
 

@@ -134,19 +134,26 @@ def store(record: Mapping[str, Any], device: torch.device, into: Path, suffix: s
     Named after the benchmark and the device, so that each device has one.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    head = {
-        "benchmark": record["benchmark"],
-        "device": name,
+    head = {"benchmark": record["benchmark"], "device": name, **circumstances()}
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return write({**head, **record}, into / f"{record['benchmark']}-{slug}{suffix}.json")
+
+
+def circumstances() -> dict[str, Any]:
+    """The processor, PyTorch's threads on it, the versions and the day."""
+    return {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "numpy": numpy.__version__},
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    path = into / f"{record['benchmark']}-{slug}{suffix}.json"
-    into.mkdir(parents=True, exist_ok=True)
-    path.write_text(_json({**head, **record}), encoding="utf-8")
+
+
+def write(record: Mapping[str, Any], path: Path) -> Path:
+    """Write a record as JSON into `path`, whose folder is made if need be; return `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_json(record), encoding="utf-8")
     return path
 
 

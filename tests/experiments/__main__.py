@@ -1,0 +1,85 @@
+"""`make experiments`: run the grids that a lesson draws and has no time to run itself.
+
+    python -m tests.experiments                        all of them
+    python -m tests.experiments answers                lesson 10's
+    python -m tests.experiments --tiny --into /tmp     seconds: does it run here?
+
+A grid is run by the lesson's own cells, so that its model has no second copy here. The record,
+data/measurements/experiments/<name>.json, names these cells and holds a digest of them: a test
+says when a lesson has changed since its grid was run.
+"""
+
+import argparse
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from helpers import lessons
+
+from ..benchmarks import common
+from . import answers
+
+EXPERIMENTS = {"answers": answers}
+RECORDS = common.MEASUREMENTS / "experiments"
+
+
+def sources(notebook: Path, ids: Sequence[str]) -> list[str]:
+    """The code of the cells of these ids; a ValueError names an id that the notebook lacks."""
+    found = {cell.id: cell.source for cell in lessons.read(notebook).cells}
+    if missing := [name for name in ids if name not in found]:
+        raise ValueError(f"{notebook.name} has no cell {missing[0]!r}; was it renamed?")
+    return [found[name] for name in ids]
+
+
+def digest(code: Sequence[str]) -> str:
+    """Sixteen characters that change with any of these sources."""
+    return hashlib.sha256("\n\n".join(code).encode()).hexdigest()[:16]
+
+
+def definitions(notebook: Path, ids: Sequence[str]) -> dict[str, Any]:
+    """The namespace that these cells leave, run in order in the notebook's own folder."""
+    namespace: dict[str, Any] = {"__name__": notebook.stem}
+    with contextlib.chdir(notebook.parent):
+        for name, code in zip(ids, sources(notebook, ids), strict=True):
+            exec(compile(code, f"{notebook.name}:{name}", "exec"), namespace)
+    return namespace
+
+
+def run(name: str, module: ModuleType, tiny: bool, into: Path) -> Path:
+    """Run one experiment and write its record; return where."""
+    namespace = definitions(module.NOTEBOOK, module.CELLS)
+    found = module.run(namespace, tiny)
+    head = {"experiment": name, **common.circumstances(), "notebook": module.NOTEBOOK.name,
+            "digest": digest(sources(module.NOTEBOOK, module.CELLS))}  # fmt: skip
+    return common.write({**head, **found}, into / f"{name}.json")
+
+
+def stale() -> Iterator[str]:
+    """A line for each record whose lesson has other cells now."""
+    for name, module in EXPERIMENTS.items():
+        path = RECORDS / f"{name}.json"
+        if f'"{digest(sources(module.NOTEBOOK, module.CELLS))}"' not in path.read_text("utf-8"):
+            yield f"{path.name}: {module.NOTEBOOK.name} has changed since; run make experiments"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.experiments", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("names", nargs="*", help="default: all", metavar="NAME")
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see that it works")
+    parser.add_argument("--into", type=Path, default=RECORDS, help="folder for the JSON")
+    given = parser.parse_args(arguments)
+    if unknown := sorted({*given.names} - {*EXPERIMENTS}):
+        parser.error(f"no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
+    with common.threads(1):
+        for name in given.names or EXPERIMENTS:
+            path = run(name, EXPERIMENTS[name], given.tiny, given.into)
+            print(f"Written to {path}.")
+
+
+if __name__ == "__main__":
+    main()
