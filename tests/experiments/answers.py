@@ -1,14 +1,17 @@
 """Lesson 10's grid: question words random, frozen and tuned, over questions and seeds.
 
 First the settings, by questions on the scenes to choose with: the length of the rows and the rate,
-for each way to start the words. Then the grid, judged on the scenes to judge with: questions as
-training puts them, in sentences that it never had, and with words that it never had, each beside
-the word that training had for the same thing. A seed decides on the questions, the random rows,
-the first weights and the batches; the network that sees the pictures is one for all.
+for each way to start the words. Then the grid, each way at the settings that were best for it, on
+the scenes to judge with: questions as training puts them, in sentences that it never had, and with
+words that it never had, each beside the word that training had for the same thing. A seed decides
+on the questions, the random rows, the first weights and the batches; the network that sees the
+pictures is one for all.
 """
 
+from collections import defaultdict
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_visual_question_answering.ipynb"
@@ -41,7 +44,7 @@ def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
     asked = {seed: scenes.ask(lesson["drawn"]["learn"], max(budgets), seed) for seed in seeds}
     slots, rows = lesson["slots"], []
 
-    def trained(way: str, questions: int, seed: int, length: int = 10, rate: float = 0.01):
+    def trained(way: str, questions: int, seed: int, length: float, rate: float):
         table = lesson["table_of"](way, seed, length)
         few = lesson["encode"](asked[seed][:questions])
         return lesson["train"](table, few, slots["learn"], rate, steps, seed)
@@ -55,6 +58,7 @@ def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
         row = {"way": way, "length": length, "rate": rate, "seed": seed}
         rows.append({"part": "settings", **row, "right": share(reader, lesson["choose"], "choose")})
         print(*rows[-1].values(), flush=True)
+    best = {way: chosen([row for row in rows if row["way"] == way]) for way in ways}
 
     judge = lesson["judge"]
     tests = {"right": judge}
@@ -64,10 +68,18 @@ def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
     for unseen, word in scenes.UNSEEN.items():
         tests[f"before {unseen}"], tests[f"after {unseen}"] = scenes.swap(judge, word, unseen)
     for questions, seed, way in product(budgets, seeds, ways):
-        reader = trained(way, questions, seed)
+        reader = trained(way, questions, seed, *best[way])
         row = {"part": "grid", "way": way, "questions": questions, "seed": seed}
         rows.append(row | {name: share(reader, test) for name, test in tests.items()})
         print(way, questions, seed, rows[-1]["right"], flush=True)
     parameters = {"steps": steps, "settings": settings, "settings questions": middle,
-                  "length": 10, "rate": 0.01, "questions": budgets, "seeds": seeds}  # fmt: skip
+                  "best": best, "questions": budgets, "seeds": seeds}  # fmt: skip
     return {"parameters": parameters, "rows": rows}
+
+
+def chosen(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """The length and rate whose mean over seeds is largest."""
+    shares = defaultdict(list)
+    for row in rows:
+        shares[row["length"], row["rate"]].append(row["right"])
+    return max(shares, key=lambda setting: mean(shares[setting]))
