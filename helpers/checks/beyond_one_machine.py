@@ -48,6 +48,8 @@ def plan(answer):
             shard + whole: "The optimizer's state is missing.",
             shard + state: "The gradient is missing.",
             shard + state + shard: "PyTorch's engine does not divide the gradient by rows: V × D.",
+            V / N * D * dtype.itemsize * (2 + state / shard): "Every part is divided by N here. "
+            "The gradient is not, by PyTorch's engine.",
             shard + whole_state + whole: "The optimizer's state is divided as the weight is.",
             whole + whole_state + whole: "Weight and state divide by N.",
             fewer + floor + whole: "The fullest device: V // N rows are too few where some remain.",
@@ -137,6 +139,9 @@ def quotient_remainder(answer):
                 )
         if value.grad_fn is None:
             raise Wrong("No gradient flows back into the tables.")
+        value.sum().backward()
+        if any(table.weight.grad is None for table in (remainders, quotients)):
+            raise Wrong("A gradient flows back into one of the tables only. Was one detached?")
     return "Two short tables, and no two ids alike."
 
 

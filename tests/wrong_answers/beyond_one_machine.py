@@ -61,6 +61,14 @@ class NotAModule:
         self.one, self.other = nn.Embedding(k, D), nn.Embedding(math.ceil(V / k), D)
 
 
+def half_detached(one, other):
+    return one.detach() * other
+
+
+def all_divided(V, D, dtype, optimizer, N):
+    return V * D * dtype.itemsize * (2 + KEPT[optimizer]) / N / 1e9
+
+
 def detached(one, other):
     return (one * other).detach()
 
@@ -173,6 +181,7 @@ WRONG = {
         (planned(weight="V", state="V"), "divide by N"),
         (planned(rows=lambda V, N: V // N), "fullest device"),
         (planned(rows=lambda V, N: V / N), "row is not cut"),
+        (all_divided, "Every part is divided"),
         (planned(item=4), "not 4"),
         (planned(item=1), "These are numbers"),
         (planned(kept={"SGD": 0, "Adagrad": 1, "Adam": 1}), "Adam two"),
@@ -202,6 +211,7 @@ WRONG = {
         (quotient_remainder(combine=torch.add), "sum of the two rows"),
         (quotient_remainder(combine=pieces), "one behind the other"),
         (quotient_remainder(combine=detached), "No gradient"),
+        (quotient_remainder(combine=half_detached), "one of the tables only"),
         (quotient_remainder(D_of=1), "columns"),
         (quotient_remainder(places=lambda ids, k: (ids % k, ids % k)), "row id % k of one"),
         (quotient_remainder(places=lambda ids, k: (ids // k, ids % k)), "is not there"),
