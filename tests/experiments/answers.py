@@ -1,11 +1,11 @@
-"""Lesson 10's grid: question words random, frozen and tuned, over questions and seeds.
+"""Lesson 10's grids: question words random, frozen and tuned, over questions and seeds.
 
 First the settings, by questions on the scenes to choose with: the length of the rows and the rate,
-for each way to start the words. Then the grid, each way at the settings that were best for it, on
-the scenes to judge with: questions as training puts them, in sentences that it never had, and with
-words that it never had, each beside the word that training had for the same thing. A seed decides
-on the questions, the random rows, the first weights and the batches; the network that sees the
-pictures is one for all.
+for each way to start the words. Then two grids, on the scenes to judge with: "common", with one
+setting for all, and "grid", where each way has the setting that was best for it. This one is also
+judged in sentences that training never had, and on words that it never had, each beside the word
+that training had for the same thing. A seed decides on the questions, the random rows, the first
+weights and the batches; the network that sees the pictures is one for all.
 """
 
 from collections import defaultdict
@@ -20,16 +20,18 @@ CELLS = (
     "vocabulary", "encode", "encoder", "attention", "reader", "train", "right", "judge",
     "table-of",
 )  # fmt: skip
+COMMON = (10, 0.01)  # length, rate
 
 
 def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
     """The parameters and rows of the record.
 
     A row of part "settings" holds a way, length, rate, seed and the share of questions that are
-    right. One of part "grid" holds a way, the questions trained on, a seed, and shares: of all
-    questions, by kind ("kind color", ...), in other sentences of the same words ("known") and of
-    new words ("new"), and for each unseen word of those questions that have its trained word, with
-    that word ("before sphere") and with the unseen one in its place ("after sphere").
+    right; one of part "common" a way, the questions trained on, a seed and that share. One of part
+    "grid" holds more shares: by kind ("kind color", ...), in other sentences of the same words
+    ("known") and of new words ("new"), and for each unseen word of those questions that have its
+    trained word, with that word ("before sphere") and with the unseen one in its place ("after
+    sphere").
     """
     lesson = namespace
     lesson["tqdm"] = lambda batches, **_: batches  # a line for each model says more here
@@ -68,12 +70,16 @@ def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
     for unseen, word in scenes.UNSEEN.items():
         tests[f"before {unseen}"], tests[f"after {unseen}"] = scenes.swap(judge, word, unseen)
     for questions, seed, way in product(budgets, seeds, ways):
+        reader = trained(way, questions, seed, *COMMON)
+        row = {"part": "common", "way": way, "questions": questions, "seed": seed}
+        rows.append(row | {"right": share(reader, judge)})
+        print(*rows[-1].values(), flush=True)
         reader = trained(way, questions, seed, *best[way])
         row = {"part": "grid", "way": way, "questions": questions, "seed": seed}
         rows.append(row | {name: share(reader, test) for name, test in tests.items()})
-        print(way, questions, seed, rows[-1]["right"], flush=True)
+        print("grid", way, questions, seed, rows[-1]["right"], flush=True)
     parameters = {"steps": steps, "settings": settings, "settings questions": middle,
-                  "best": best, "questions": budgets, "seeds": seeds}  # fmt: skip
+                  "common": COMMON, "best": best, "questions": budgets, "seeds": seeds}  # fmt: skip
     return {"parameters": parameters, "rows": rows}
 
 
