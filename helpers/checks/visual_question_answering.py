@@ -127,7 +127,8 @@ def last_state(answer):
         if B > 1:
             lengths[:2] = torch.tensor([2, L])  # not sorted, one as long as the batch
         rows = torch.randn(B, L, D)
-        rows[torch.arange(L) >= lengths[:, None]] = 0
+        if B != L:  # else padding holds anything, so that nobody reads the lengths off zero rows
+            rows[torch.arange(L) >= lengths[:, None]] = 0
         states, end = gru(rows)
         packed = nn.utils.rnn.pack_padded_sequence(
             rows, lengths, batch_first=True, enforce_sorted=False
@@ -159,6 +160,9 @@ def last_state(answer):
             "That is the mean of the states. The last real one is asked.": (
                 (states * real[..., None]).sum(1) / lengths[:, None]
             ),
+            "These are in the order of the lengths. Put them back.": truth[
+                lengths.argsort(descending=True)
+            ],
             "That is a mean over the padding too. The last real state is asked.": states.mean(1),
             "Every question has a length of its own: yours takes one for all.": states[
                 :, lengths.min() - 1
@@ -236,8 +240,8 @@ def same_row(answer):
         if not now.is_leaf:
             raise Wrong("The weight has become the result of a computation. Use torch.no_grad().")
         if now.requires_grad == frozen:
-            verb = "learns" if frozen else "is frozen"
-            raise Wrong(f"The table {verb} now, and did not before. Leave requires_grad alone.")
+            now_, past = ("learns", "did") if frozen else ("is frozen", "was")
+            raise Wrong(f"The table {now_} now, and {past} not before. Leave requires_grad alone.")
         if now.shape != (V, D):
             raise Wrong(f"The table is now of shape {tuple(now.shape)}; it had {(V, D)}.")
         if torch.equal(now, truth):

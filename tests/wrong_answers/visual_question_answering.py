@@ -88,6 +88,10 @@ def sorted_and_left_so(gru, rows, lengths):
     return packed(gru, rows[order], lengths[order])[1][0]
 
 
+def lengths_from_zeros(gru, rows, lengths):
+    return packed(gru, rows, (rows != 0).any(dim=2).sum(dim=1), enforce_sorted=False)[1][0]
+
+
 def still_packed(gru, rows, lengths):
     return packed(gru, rows, lengths, enforce_sorted=False)[0]
 
@@ -221,7 +225,8 @@ WRONG = {
         (one_too_early, "One word too early"),
         (with_the_layer, "layer first"),
         (not_sorted, "enforce_sorted=False"),
-        (sorted_and_left_so, "in order"),
+        (sorted_and_left_so, "Put them back"),
+        (lengths_from_zeros, "end of the padding"),
         (still_packed, "packed sequence"),
         (mean_of_states, "mean of the states"),
         (lambda gru, rows, lengths: gru(rows)[0].mean(1), "over the padding too"),
