@@ -164,6 +164,17 @@ def close(value: torch.Tensor, other: torch.Tensor) -> bool:
     return alike and torch.allclose(value.detach(), other.detach(), rtol=1e-4, atol=1e-5)
 
 
+def recognise(
+    value: object,
+    mistakes: Iterable[tuple[object, str]],
+    near: Callable[[object, object], bool] = close,
+) -> None:
+    """`Wrong` with the hint of the first of the (result, hint) pairs that `value` is near to."""
+    for result, hint in mistakes:
+        if near(value, result):
+            raise Wrong(hint)
+
+
 def number(value: object, what: str = "The answer") -> numbers.Real:
     """`value` if it is a number, or a tensor's only element. `Wrong` for anything else."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:

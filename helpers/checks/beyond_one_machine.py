@@ -1,6 +1,7 @@
 """Checks of lesson 11: a plan, distinct rows, two tables as one, few bits, one rank's answer."""
 
 import math
+from functools import partial
 
 import torch
 import torch._dynamo  # the first optimizer imports it: seconds that are not the answer's
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.checks import Wrong, call, close, describe, exercise, number
+from helpers.checks import Wrong, call, close, describe, exercise, number, recognise
 
 
 def _near(value: float, other: float, within: float = 1e-6) -> bool:
@@ -59,9 +60,7 @@ def plan(answer):
             shard + 2 * state + whole: "Adagrad keeps one number for each, Adam two.",
             shard + state / 2 + whole: "Adagrad keeps one number for each, Adam two.",
         }
-        for wrong, hint in hints.items():
-            if wrong != truth and _near(value, wrong):
-                raise Wrong(hint)
+        recognise(value, hints.items(), _near)
         raise Wrong(
             f"{where}asks for {truth / 1e9:.9f} GB, without rounding; not {value / 1e9:.9f}."
         )
@@ -99,9 +98,7 @@ def distinct_rows(answer):
             * (n - 1)
             / (2 * m): "Pairs that meet are no lost rows: three ids make three pairs.",
         }
-        for wrong, hint in hints.items():
-            if _near(value, wrong, 1e-4):
-                raise Wrong(hint)
+        recognise(value, hints.items(), partial(_near, within=1e-4))
         raise Wrong(f"{n} ids in {m} rows: {truth:.4f} rows are expected, not {value:.4f}.")
     return "A row is used unless all n ids miss it."
 

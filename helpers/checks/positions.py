@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.checks import Wrong, call, describe, exercise
+from helpers.checks import Wrong, call, describe, exercise, recognise
 
 
 def _numbers(value, shape, what, dtypes=(torch.float32, torch.float64)) -> torch.Tensor:
@@ -117,9 +117,7 @@ def sinusoids(answer):
                 "The exponent is 2 i / D. Yours reaches 1 at the last pair.",
             ),
         ]
-        for wrong, hint in hints:
-            if _near(value, wrong):
-                raise Wrong(hint)
+        recognise(value, hints, _near)
         if T == 1:
             raise Wrong("For a single place, 0, the row is 0, 1, 0, 1.")
         place, column = ((value - truth).abs() > 2e-4).nonzero()[0].tolist()
@@ -182,9 +180,7 @@ def rotate(answer):
             ),
             (_overwritten(x, places), "The second line uses a after the first has changed it."),
         ]
-        for wrong, hint in hints:
-            if _near(value, wrong):
-                raise Wrong(hint)
+        recognise(value, hints, _near)
         length, wanted = (v.unflatten(-1, (-1, 2)).norm(dim=-1) for v in (value, x.double()))
         if not _near(length, wanted):
             raise Wrong("A turn keeps the length of every pair; yours does not.")
@@ -234,8 +230,13 @@ def _judge_bins(answer, x, knots) -> None:
         raise Wrong(f"Id {bad} is no knot: there are {M}, and x may lie outside of them.")
     table = torch.randn(M, 3)
     value = F.embedding_bag(ids, table, per_sample_weights=weights, mode="sum")
-    columns = [np.interp(x.double(), knots.double(), column) for column in table.T.double()]
-    if _near(value, torch.from_numpy(np.stack(columns, 1)), 1e-3):
+
+    def interpolated(at: torch.Tensor) -> torch.Tensor:
+        columns = [np.interp(x.double(), at.double(), column) for column in table.T.double()]
+        return torch.from_numpy(np.stack(columns, 1))
+
+    truth = interpolated(knots)
+    if _near(value, truth, 1e-3):
         return
     total, outside = weights.sum(1), (x < knots[0]) | (x > knots[-1])
     if outside.any() and ((weights < -1e-4) | (weights > 1.0001)).any():
@@ -243,17 +244,16 @@ def _judge_bins(answer, x, knots) -> None:
     if not _near(total, torch.ones(N), 1e-3):
         raise Wrong("The two weights of a number should add up to 1. Divide by the bin's width.")
     swapped = F.embedding_bag(ids, table, per_sample_weights=weights.flip(1), mode="sum")
-    if _near(swapped, torch.from_numpy(np.stack(columns, 1)), 1e-3):
+    if _near(swapped, truth, 1e-3):
         raise Wrong("The weights are exchanged: the nearer knot should weigh more.")
     if ((weights - 0.5).abs() > 0.499).all():
         raise Wrong("One row alone has all the weight: that is a hard bin. Share it out.")
     if _near(weights, torch.full((N, 2), 0.5), 1e-3):
         raise Wrong("Half and half, wherever x lies in the bin. The nearer knot should weigh more.")
     even = torch.linspace(knots[0].item(), knots[-1].item(), M)
-    columns = [np.interp(x.double(), even.double(), column) for column in table.T.double()]
-    if _near(value, torch.from_numpy(np.stack(columns, 1)), 1e-2):
+    if _near(value, interpolated(even), 1e-2):
         raise Wrong("Right for knots at even distances. These are not.")
-    at = int((value - torch.from_numpy(np.stack(columns, 1))).abs().amax(1).argmax())
+    at = int((value - truth).abs().amax(1).argmax())
     raise Wrong(
         f"x = {x[at]:.2f} with knots {[round(k, 2) for k in knots.tolist()]}: "
         "which two knots enclose it, and how near is each?"

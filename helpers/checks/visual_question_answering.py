@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers import scenes
-from helpers.checks import Wrong, call, close, describe, exercise, filled, number, same
+from helpers.checks import Wrong, call, close, describe, exercise, filled, number, recognise, same
 
 
 @exercise
@@ -77,7 +77,7 @@ def _share(train, test, of=lambda q: q.words, otherwise=True):
     overall, groups = Counter(q.answer for q in train), {}
     for q in train:
         groups.setdefault(of(q), Counter())[q.answer] += 1
-    most = Counter({"": 1}) if not otherwise else overall
+    most = overall if otherwise else Counter({"": 1})
     guesses = [groups.get(of(q), most).most_common(1)[0][0] for q in test]
     return sum(guess == q.answer for guess, q in zip(guesses, test, strict=True)) / len(test)
 
@@ -111,9 +111,7 @@ def blind(answer):
         }
         if abs(value - truth) < 1e-6:
             continue
-        for wrong, hint in told.items():
-            if abs(value - wrong) < 1e-6:
-                raise Wrong(hint)
+        recognise(value, told.items(), lambda mine, other: abs(mine - other) < 1e-6)
         raise Wrong(f"Your share is {value:.4f}; counting by words in train gives {truth:.4f}.")
     return "Whatever a model scores, this much of it needs no eyes."
 
@@ -150,27 +148,28 @@ def last_state(answer):
                 raise Wrong("No gradient flows back from your states. Was something detached?")
             continue
         at, real = torch.arange(B), torch.arange(L) < lengths[:, None]
-        wrongs = {
-            "These are the states at the end of the padding.": end[0],
-            "These are the states after the first word.": states[:, 0],
-            "One word too early: the last of n words is number n - 1.": states[at, lengths - 2],
-            "One word too late, where there is padding: the last is number n - 1.": states[
-                at, lengths.clamp(max=L - 1)
-            ],
-            "That is the mean of the states. The last real one is asked.": (
-                (states * real[..., None]).sum(1) / lengths[:, None]
+        early, late = states[at, lengths - 2], states[at, lengths.clamp(max=L - 1)]
+        mean = (states * real[..., None]).sum(1) / lengths[:, None]
+        mistakes = [
+            (end[0], "These are the states at the end of the padding."),
+            (states[:, 0], "These are the states after the first word."),
+            (early, "One word too early: the last of n words is number n - 1."),
+            (late, "One word too late, where there is padding: the last is number n - 1."),
+            (mean, "That is the mean of the states. The last real one is asked."),
+            (
+                truth[lengths.argsort(descending=True)],
+                "These are in the order of the lengths. Put them back.",
             ),
-            "These are in the order of the lengths. Put them back.": truth[
-                lengths.argsort(descending=True)
-            ],
-            "That is a mean over the padding too. The last real state is asked.": states.mean(1),
-            "Every question has a length of its own: yours takes one for all.": states[
-                :, lengths.min() - 1
-            ],
-        }
-        for hint, wrong in wrongs.items():
-            if close(value, wrong):
-                raise Wrong(hint)
+            (
+                states.mean(1),
+                "That is a mean over the padding too. The last real state is asked.",
+            ),
+            (
+                states[:, lengths.min() - 1],
+                "Every question has a length of its own: yours takes one for all.",
+            ),
+        ]
+        recognise(value, mistakes)
         raise Wrong("These are not the states after each question's last real word, in order.")
     return "Padding is for the batch, not for the reader."
 
@@ -192,22 +191,21 @@ def how_many(answer):
             value.detach().float(), likely.float()
         ):
             raise Wrong("A count of yes or no: a chance of .6 counts .6. Nor has it a gradient.")
-        wrongs = {
-            "The sum of a softmax is 1, however many slots fit.": torch.ones(B, Q),
-            "That is the mean chance. More slots should count more: add them.": truth / S,
-            "That is the sum of the logits. Turn each into a chance first.": scores.sum(-1),
-            "That is the chance of the likeliest. All of them count.": scores.sigmoid().amax(-1),
-            "Yours takes the chance of the sum. Add up the chances.": scores.sum(-1).sigmoid(),
-            "exp gives the odds, not the chance: there is no limit to it.": scores.exp().sum(-1),
-            "That is how many do not count.": S - truth,
-            "A negative score counts too, by a chance under one half.": scores.relu().sum(-1),
-            "That is the chance that at least one counts.": (1 - (1 - scores.sigmoid()).prod(-1)),
-        }
+        chances = scores.sigmoid()
+        mistakes = [
+            (torch.ones(B, Q), "The sum of a softmax is 1, however many slots fit."),
+            (truth / S, "That is the mean chance. More slots should count more: add them."),
+            (scores.sum(-1), "That is the sum of the logits. Turn each into a chance first."),
+            (chances.amax(-1), "That is the chance of the likeliest. All of them count."),
+            (scores.sum(-1).sigmoid(), "Yours takes the chance of the sum. Add up the chances."),
+            (scores.exp().sum(-1), "exp gives the odds, not the chance: there is no limit to it."),
+            (S - truth, "That is how many do not count."),
+            (scores.relu().sum(-1), "A negative score counts too, by a chance under one half."),
+            (1 - (1 - chances).prod(-1), "That is the chance that at least one counts."),
+        ]
         if not same(value, truth, "The number"):
-            for hint, wrong in wrongs.items():
-                if close(value, wrong):
-                    raise Wrong(hint)
-            if Q == S and close(value, scores.sigmoid().sum(1)):
+            recognise(value, mistakes)
+            if Q == S and close(value, chances.sum(1)):
                 raise Wrong("Add over the slots, the last dimension, not over the questions.")
             raise Wrong("This is not the sum of the chances. What is the chance of a logit?")
         if value.grad_fn is None:
