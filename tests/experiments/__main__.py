@@ -34,9 +34,10 @@ def sources(notebook: Path, ids: Sequence[str]) -> list[str]:
     return [found[name] for name in ids]
 
 
-def digest(code: Sequence[str]) -> str:
-    """Sixteen characters that change with any of these sources."""
-    return hashlib.sha256("\n\n".join(code).encode()).hexdigest()[:16]
+def digest(module: ModuleType) -> str:
+    """Sixteen characters that change with any of the cells by which the experiment is run."""
+    code = "\n\n".join(sources(module.NOTEBOOK, module.CELLS))
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def definitions(notebook: Path, ids: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def run(name: str, module: ModuleType, tiny: bool, into: Path) -> Path:
     namespace = definitions(module.NOTEBOOK, module.CELLS)
     found = module.run(namespace, tiny)
     head = {"experiment": name, **common.circumstances(), "notebook": module.NOTEBOOK.name,
-            "digest": digest(sources(module.NOTEBOOK, module.CELLS))}  # fmt: skip
+            "digest": digest(module)}  # fmt: skip
     return common.write({**head, **found}, into / f"{name}.json")
 
 
@@ -61,7 +62,7 @@ def stale() -> Iterator[str]:
     """A line for each record whose lesson has other cells now."""
     for name, module in EXPERIMENTS.items():
         path = RECORDS / f"{name}.json"
-        if f'"{digest(sources(module.NOTEBOOK, module.CELLS))}"' not in path.read_text("utf-8"):
+        if f'"{digest(module)}"' not in path.read_text("utf-8"):
             yield f"{path.name}: {module.NOTEBOOK.name} has changed since; run make experiments"
 
 

@@ -23,7 +23,7 @@ CELLS = (
 COMMON = (10, 0.01)  # length, rate
 
 
-def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
+def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
     """The parameters and rows of the record.
 
     A row of part "settings" holds a way, length, rate, seed and the share of questions that are
@@ -33,7 +33,6 @@ def run(namespace: dict[str, Any], tiny: bool) -> dict[str, Any]:
     trained word, with that word ("before sphere") and with the unseen one in its place ("after
     sphere").
     """
-    lesson = namespace
     lesson["tqdm"] = lambda batches, **_: batches  # a line for each model says more here
     scenes, ways = lesson["scenes"], lesson["WAYS"]
     steps = 10 if tiny else 1000
