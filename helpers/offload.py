@@ -244,9 +244,9 @@ class OffloadedEmbedding(nn.Embedding):
         return self._parameters["weight"]
 
     @property
-    def _stamp(self) -> tuple[int, int]:
+    def _stamp(self) -> tuple[_The, int]:
         """Another one after each write to the weight, and if another tensor takes its place."""
-        return id(self._host), _version(self._host)
+        return _The(self._host), _version(self._host)
 
     def _rows(self, distinct: Tensor, device: torch.device) -> Tensor:
         return to_device(_take(self._host.detach(), distinct, device), device, self.meter)
@@ -301,6 +301,15 @@ class OffloadedEmbedding(nn.Embedding):
     def extra_repr(self) -> str:
         where = "the ids' device" if self.device is None else self.device
         return f"{super().extra_repr()}, weight on the host, output on {where}"
+
+
+class _The(weakref.ref):
+    """A tensor, known again as itself. (Its id() may pass to another once it is gone.)"""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _The) and self() is other()
 
 
 def _version(tensor: Tensor) -> int:
@@ -864,31 +873,36 @@ class CachedEmbedding(OffloadedEmbedding):
             raise ValueError(
                 f"The state holds {given}; a table with update={self.update!r} has {fits}."
             )
-        self.close()
-        for name, tensor in wanted.items():
-            tensor.copy_(state[name])
+        with self._lock:  # or a prefetcher might cache what is replaced here
+            self.close()
+            for name, tensor in wanted.items():
+                tensor.copy_(state[name])
 
     def _save_to_state_dict(self, *args: Any) -> None:
         self.flush()
         super()._save_to_state_dict(*args)
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        self.close()
-        super()._load_from_state_dict(*args)
-        if self.state is not None:
-            self.state = self.state.to(self._host.dtype)  # assign=True may bring another
-        self._seen = self._stamp
+        with self._lock:
+            self.close()
+            super()._load_from_state_dict(*args)
+            if self.state is not None:
+                self.state = self.state.to(self._host.dtype)  # assign=True may bring another
+            self._seen = self._stamp
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CachedEmbedding:
-        self.close()
-        super()._apply(fn, recurse)
-        self._seen = self._stamp
+        with self._lock:
+            self.close()
+            super()._apply(fn, recurse)
+            self._seen = self._stamp
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        self.close()
-        own = {"_lock", "_learning", "_in_use"}
-        return {name: value for name, value in super().__getstate__().items() if name not in own}
+        own = {"_lock", "_learning", "_in_use", "_seen"}
+        with self._lock:
+            self.close()
+            state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

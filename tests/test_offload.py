@@ -621,6 +621,58 @@ def test_a_table_whose_weight_is_replaced_is_not_served_from_the_old_one() -> No
             assert torch.equal(table(ids), (new if 2 <= k < 4 else rows)[ids])
 
 
+REPLACED = {
+    "rows": lambda table, new: table.load_state_dict({"weight": new}),
+    "weight": lambda table, new: table.load_state_dict({"weight": new}, assign=True),
+    "dtype": lambda table, new: table.double(),
+    "state": lambda table, new: table.load_optimizer_state({"sum": new * new}),
+    "copy": lambda table, new: copy.deepcopy(table),
+}
+
+
+@pytest.mark.parametrize("what", REPLACED)
+def test_a_prefetcher_that_comes_in_between_caches_nothing_that_is_being_replaced(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, new, ids = rows_of(20, 2), rows_of(20, 2, seed=1), torch.arange(4)
+    table = cached_of(rows, rows=16, update="adagrad")
+    worker, close = threading.Thread(target=table._fetch, args=[ids]), CachedEmbedding.close
+
+    def close_and_be_slow(self: CachedEmbedding) -> None:
+        close(self)
+        if worker.ident is None:
+            worker.start()
+            worker.join(0.2)  # it has to wait, for longer than this
+
+    monkeypatch.setattr(CachedEmbedding, "close", close_and_be_slow)
+    done = REPLACED[what](table, new.clone())
+    worker.join()
+    if what == "copy":
+        table = done
+        assert table._cache is None
+    wanted = new if what in ("rows", "weight") else rows
+    state = new * new if what == "state" else torch.zeros_like(new)
+    plain, out = plain_of(wanted.to(table.weight.dtype)), table(ids)
+    assert torch.equal(out, plain(ids))
+    adagrad = torch.optim.Adagrad(plain.parameters(), lr=0.1)
+    adagrad.state[plain.weight]["sum"].copy_(state)
+    for it, stepper in ((plain, adagrad), (table, table)):
+        it(ids).sum().backward()
+        stepper.step()
+    assert torch.allclose(table.weight, plain.weight)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_weight_at_the_address_of_one_that_is_gone_is_another(kind: int) -> None:
+    ids = torch.arange(4)
+    table = kinds_of_table(rows_of(20, 2))[kind]
+    for k in range(5):
+        table(ids)
+        for rows in [rows_of(20, 2, seed=2 * k + j) for j in range(2)]:
+            table.weight = nn.Parameter(rows)  # the second time where the first weight was, often
+        assert torch.equal(table(ids), rows[ids])
+
+
 def leftovers() -> tuple:
     """What a prefetcher must not leave behind: its thread, its hooks."""
     hooks = optimizers._global_optimizer_post_hooks
