@@ -40,18 +40,21 @@ def digest(module: ModuleType) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
-def definitions(notebook: Path, ids: Sequence[str]) -> dict[str, Any]:
-    """The namespace that these cells leave, run in order in the notebook's own folder."""
+def definitions(module: ModuleType, tiny: bool) -> dict[str, Any]:
+    """The namespace that the module's cells leave, run in order in the notebook's own folder."""
+    notebook, ids = module.NOTEBOOK, module.CELLS
     namespace: dict[str, Any] = {"__name__": notebook.stem}
     with contextlib.chdir(notebook.parent):
         for name, code in zip(ids, sources(notebook, ids), strict=True):
             exec(compile(code, f"{notebook.name}:{name}", "exec"), namespace)
+            if tiny and name == ids[0]:  # after the imports
+                module.smaller(namespace)
     return namespace
 
 
 def run(name: str, module: ModuleType, tiny: bool, into: Path) -> Path:
     """Run one experiment and write its record; return where."""
-    namespace = definitions(module.NOTEBOOK, module.CELLS)
+    namespace = definitions(module, tiny)
     found = module.run(namespace, tiny)
     head = {"experiment": name, **common.circumstances(), "notebook": module.NOTEBOOK.name,
             "digest": digest(module)}  # fmt: skip

@@ -12,6 +12,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_visual_question_answering.ipynb"
@@ -80,6 +81,18 @@ def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
     parameters = {"steps": steps, "settings": settings, "settings questions": middle,
                   "common": COMMON, "best": best, "questions": budgets, "seeds": seeds}  # fmt: skip
     return {"parameters": parameters, "rows": rows}
+
+
+def smaller(lesson: dict[str, Any]) -> None:
+    """Makes the tiny size tiny: the cells will draw and ask a tenth of what they say."""
+    whole = lesson["scenes"]
+    lesson["scenes"] = SimpleNamespace(
+        **vars(whole)
+        | {
+            "sample": lambda n, seed: whole.sample(n // 10, seed),
+            "ask": lambda some, n, seed, **kind: whole.ask(some, max(n // 10, 100), seed, **kind),
+        }
+    )
 
 
 def chosen(rows: list[dict[str, Any]]) -> tuple[float, float]:
