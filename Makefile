@@ -8,31 +8,67 @@ endif
 IN_VENV = .venv/bin/python
 # More options for JupyterLab, such as LABFLAGS=--no-browser.
 LABFLAGS =
+# Packages for participants: WHEELS=1, or the systems to fetch them for: WHEELS="windows-3.12 macos-3.13".
+WHEELS =
+# The lesson to start anew: LESSON=03.
+LESSON =
 # JupyterLab refuses to run as root unless told; in a container root is often the only user.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 ROOT_NOTE = You are root, and so is every notebook cell: fine in a container, unwise elsewhere.
 
-.PHONY: help lab test lessons data bench experiments lint clean environment environment-dev
+.PHONY: help lab check update pristine test lint lessons clean environment environment-dev
+.PHONY: site links workshop browser data bench experiments
 
 help:
 	@echo 'make lab          make the environment, then open JupyterLab on lesson 00'
+	@echo 'make check        make the environment, then say whether this machine is ready for a lesson'
+	@echo 'make update       pull the newest lessons; notebooks that you changed stay as you have them'
+	@echo 'make pristine     LESSON=03: that lesson as published; your version goes to kept/'
 	@echo 'make test         make the environment, then run every test and every lesson'
+	@echo 'make site         build the course as pages, build/site/index.html'
+	@echo 'make links        try every link to other places; needs a network'
+	@echo 'make workshop     build the kit to teach with, build/workshop/; WHEELS=1 adds the packages'
+	@echo 'make browser      try lessons in a real browser, and every page of the site'
 	@echo 'make lessons      run the lessons and store their outputs'
 	@echo 'make data         build the files in data/ from installed documentation, two minutes'
 	@echo 'make bench        measure on your machine what a table and its vectors cost, ten minutes'
 	@echo 'make experiments  run the grids that lesson 10 draws, half an hour'
 	@echo 'make lint         look for mistakes and untidy code'
-	@echo 'make clean        delete .venv and the caches'
+	@echo 'make clean        delete .venv, build and the caches'
 
 lab: environment
 	@$(if $(AS_ROOT),echo "$(ROOT_NOTE)",:)
 	$(IN_VENV) -m jupyterlab $(AS_ROOT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LABFLAGS)
 
+check:
+	@$(PYTHON) helpers/environment.py --check
+
+update: environment
+	@$(IN_VENV) -m helpers.update
+
+pristine:
+	@$(PYTHON) helpers/update.py --pristine $(LESSON)
+
+# One thread each: two workers with two threads each would fight over two cores.
 test: lint
-	CI=1 $(IN_VENV) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env tests notebooks
+	CI=1 OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env tests notebooks
 
 lint: environment-dev
 	$(IN_VENV) -m ruff check
+
+site: environment-dev
+	$(IN_VENV) -m sphinx -q -W --keep-going -j auto -c site . build/site
+	@echo 'Open build/site/index.html'
+
+links: environment-dev
+	$(IN_VENV) -m sphinx -q --keep-going -b linkcheck -c site . build/links
+
+workshop: environment-dev
+	$(IN_VENV) -m helpers.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
+
+browser: environment-dev
+	COURSE_BROWSER=required $(IN_VENV) -m pytest -q -n 2 --dist loadfile \
+		tests/test_browser.py tests/test_accessibility.py
 
 lessons: environment-dev
 	$(IN_VENV) -m helpers.lessons
@@ -52,6 +88,6 @@ environment environment-dev:
 	@$(PYTHON) helpers/environment.py $(if $(filter %-dev,$@),--dev)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

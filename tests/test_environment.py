@@ -69,7 +69,7 @@ def test_a_reader_gets_what_the_course_uses(monkeypatch: pytest.MonkeyPatch) -> 
     direct = environment.direct((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert set(direct) == {
         *("torch", "numpy", "matplotlib", "jupyterlab", "ipykernel", "ipywidgets", "tqdm"),
-        *("scipy", "sympy", "networkx", "gensim"),
+        *("scipy", "sympy", "networkx", "gensim", "nbgitpuller"),
     }
 
 
@@ -191,7 +191,7 @@ def test_workflows_cover_three_systems_and_the_newest_torch_blocks_nothing() -> 
 
 def test_windows_runs_what_make_test_runs() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    ours = re.findall(r"\$\(IN_VENV\) (-m (?:ruff|pytest) .*)", makefile)
+    ours = re.findall(r"^(?:test|lint): .*\n\t(?:\w+=1 )*\$\(IN_VENV\) (-m .*)", makefile, re.M)
     steps = workflow("tests")["jobs"]["tests"]["steps"]
     theirs = [s["run"].partition(" ")[2] for s in steps if "Scripts" in s.get("run", "")]
     assert sorted(ours) == sorted(theirs) and len(ours) == 2
@@ -204,7 +204,7 @@ def test_citation_has_what_the_format_asks_for() -> None:
 
 def test_make_alone_lists_the_commands() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.M)[0].split())
+    targets = set(" ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.M)).split())
     listed = set(re.findall(r"^\t@echo 'make (\w+) ", makefile, re.M))
     assert listed == targets - {"help", "environment", "environment-dev"}
 
@@ -496,3 +496,114 @@ def test_check_says_it_all_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(environment, "wrong_room", wrong_room)
     assert environment.check() == ["Could not check room (RuntimeError: no such thing)."]
+
+
+# A folder of packages in place of a network.
+
+
+def test_a_folder_of_wheels_takes_the_networks_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    class Pip:
+        returncode, stdout = 0, ()
+
+        def __init__(self, command: list[str], **options: object) -> None:
+            asked.append([str(part) for part in command])
+
+        def __enter__(self) -> "Pip":
+            return self
+
+        def __exit__(self, *problem: object) -> None:
+            pass
+
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment.subprocess, "Popen", Pip)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in environment.SOURCES:
+        monkeypatch.delenv(name, raising=False)
+    # An empty folder is no source, and neither is none.
+    for _ in range(2):
+        environment.pip_install("-r", "requirements.txt")
+        assert "--no-index" not in asked[-1] and environment.expects_cuda()
+        (tmp_path / "wheels").mkdir(exist_ok=True)
+    (tmp_path / "wheels" / "torch-2.13.0-py3-none-any.whl").touch()
+    environment.pip_install("-r", "requirements.txt")
+    assert asked[-1][-3:] == ["--no-index", "--find-links", str(tmp_path / "wheels")]
+    assert not environment.expects_cuda()
+    absent = "ERROR: No matching distribution found for numpy==2.4.6"
+    assert "The folder wheels/ has no numpy==2.4.6" in environment.reason(absent)
+
+
+# The check of the day before.
+
+
+def test_this_computer_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """For real: a kernel computes, and JupyterLab answers."""
+    assert environment.wrong_kernel() == environment.wrong_jupyterlab() == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("import no_such_module", "ModuleNotFoundError"), ("print('[2.0]')", "computes [2.0] where")],
+)
+def test_a_kernel_without_a_torch_that_computes_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: str, words: str
+) -> None:
+    monkeypatch.setattr(environment, "TRIAL", code)
+    (line,) = environment.wrong_kernel()
+    assert words in line
+
+
+def test_a_jupyterlab_that_does_not_start_is_told_with_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = subprocess.Popen
+    # In its place, a program that fails as a broken installation does.
+    code = "import sys; sys.exit('No module named jupyterlab')"
+    monkeypatch.setattr(
+        environment.subprocess,
+        "Popen",
+        lambda command, **options: run([command[0], "-c", code], **options),
+    )
+    (line,) = environment.wrong_jupyterlab()
+    assert "did not answer" in line and line.endswith("No module named jupyterlab")
+
+
+def test_the_verdict_is_one_line_and_an_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = ("python", "packages", "helpers", "threads", "room", "kernel", "jupyterlab")
+    for name in looks:
+        monkeypatch.setattr(environment, f"wrong_{name}", lambda: [])
+    assert environment.ready() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:3] for line in lines[:-2]] == ["ok "] * len(looks)
+    assert lines[-1].startswith("Ready.")
+    monkeypatch.setattr(environment, "wrong_room", lambda: ["The disk is full"])
+    assert environment.ready() == 1
+    out = capsys.readouterr().out
+    assert "NO  The disk is full." in out and out.splitlines()[-1].startswith("Not ready.")
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_the_check_makes_the_environment_where_none_is_entered(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, entered: bool
+) -> None:
+    (tree / "notebooks").mkdir()
+    monkeypatch.setattr(environment, "wrong_packages", lambda: [] if entered else ["none"])
+    monkeypatch.setattr(environment, "wrong_helpers", lambda: [])
+    asked: list[list[str]] = []
+
+    def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    assert environment.main(["--check"]) == 3
+    assert done == ([] if entered else ["venv", "requirements.txt", "."])
+    assert asked[0][0] == (sys.executable if entered else str(environment.in_venv("python")))

@@ -1,0 +1,57 @@
+"""What several test files share: a browser, and the site that is built from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserType
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def chromium(kind: "BrowserType") -> str | None:
+    """The program to start: the one that COURSE_CHROMIUM names, the system's, playwright's own."""
+    if given := os.environ.get("COURSE_CHROMIUM"):
+        return given
+    own = kind.executable_path
+    return next(filter(None, map(shutil.which, NAMES)), own if Path(own).exists() else None)
+
+
+# For one file at a time: playwright keeps an event loop in this thread, and others start their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A Chromium without a window. Where there is none the test is skipped.
+
+    With COURSE_BROWSER=required, as under `make browser` and in CI, it fails instead.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = chromium(playwright.chromium)
+        if path is None:
+            why = f"There is no Chromium: install one of {', '.join(NAMES)}, or name yours in "
+            why += "COURSE_CHROMIUM."
+            if os.environ.get("COURSE_BROWSER") == "required":
+                pytest.fail(why)
+            pytest.skip(why)
+        started = playwright.chromium.launch(executable_path=path, timeout=120_000)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the whole site, built from the checkout; a warning of Sphinx's fails it."""
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "site", ".", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
