@@ -2,9 +2,11 @@
 
 As a script, `python3 helpers/environment.py [--dev]` makes .venv beside this folder from
 requirements.txt (with --dev from requirements-dev.txt) and installs the helpers into it, once;
-again only when the lists change. It needs the standard library alone, any system's Python will do
-to start it, and what is missing it says in one line. In a notebook, `check()` says in words what
-is wrong with the environment that the notebook runs in.
+again only when the lists change. A folder wheels/ beside the lists takes the network's place. It
+needs the standard library alone, any system's Python will do to start it, and what is missing it
+says in one line. With --check it then tries what a lesson needs (packages, a kernel in which torch
+computes, JupyterLab, a browser) and ends in one verdict. In a notebook, `check()` says in words
+what is wrong with the environment that the notebook runs in.
 """
 
 import argparse
@@ -14,9 +16,16 @@ import importlib.util
 import json
 import os
 import re
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 # The Pythons that the pinned PyTorch is published for.
@@ -47,6 +56,13 @@ ROOM_NEW, ROOM_NEW_CUDA, ROOM_RENEWED = 3 * GB, 12 * GB, 1 * GB
 # The settings of pip that say where else packages come from. On Linux the public registry's torch
 # brings CUDA along, so without one of these it will.
 SOURCES = ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_INDEX")
+
+# What a lesson needs of torch, in four lines, and how long a slow computer may take over it.
+TRIAL = """import torch
+table = torch.nn.Embedding(3, 2)
+table(torch.tensor([2, 0, 2])).sum().backward()
+print(table.weight.grad[:, 0].tolist())"""
+TRIAL_SECONDS = 120
 
 NO_ROOM = re.compile(r"No space left on device|\[Errno 28\]|not enough space on the disk", re.I)
 NO_NETWORK = re.compile(
@@ -99,9 +115,15 @@ def venv_version() -> tuple[int, ...] | None:
         return None
 
 
+def wheels() -> list[Path]:
+    """The packages that lie in wheels/ beside the lists, as `make workshop WHEELS=1` puts them."""
+    return sorted((ROOT / "wheels").glob("*.whl"))
+
+
 def expects_cuda() -> bool:
     """Whether torch will come with CUDA: the public registry's does, on Linux."""
-    return sys.platform == "linux" and not any(os.environ.get(name) for name in SOURCES)
+    elsewhere = wheels() or any(os.environ.get(name) for name in SOURCES)
+    return sys.platform == "linux" and not elsewhere
 
 
 def has_torch() -> bool:
@@ -165,6 +187,11 @@ def reason(log: str) -> str:
             "settings, then run the same command again."
         )
     absent = NOT_FOUND.search(log)
+    if absent and wheels():
+        return (
+            f"The folder wheels/ has no {absent[1]} for Python {sys.version.split()[0]} on this "
+            "system. Rename that folder to install from the network, or use another Python."
+        )
     if absent:
         return (
             f"The registry has no {absent[1]} for Python {sys.version.split()[0]} on this system. "
@@ -180,6 +207,8 @@ def pip_install(*arguments: str) -> None:
     log = VENV / "install.log"
     command = [in_venv("python"), "-m", "pip", "install", "--no-input"]
     command += ["--disable-pip-version-check", *arguments]
+    if wheels():
+        command += ["--no-index", "--find-links", str(ROOT / "wheels")]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -242,8 +271,20 @@ def main(arguments: list[str] | None = None) -> int:
     """The script; returns its exit status."""
     parser = argparse.ArgumentParser(description="Make the course's environment, .venv.")
     parser.add_argument("--dev", action="store_true", help="with what the tests need")
+    parser.add_argument("--check", action="store_true", help="then say whether lessons can run")
+    options = parser.parse_args(arguments)
     try:
-        ensure(parser.parse_args(arguments).dev)
+        if not options.check:
+            ensure(options.dev)
+            return 0
+        # An environment that a person made and entered, such as conda's, is as good as .venv.
+        entered = not find(wrong_packages) + find(wrong_helpers)
+        if not entered:
+            ensure(options.dev)
+        python = sys.executable if entered else str(in_venv("python"))
+        code = "import sys; from helpers import environment; sys.exit(environment.ready())"
+        # Not in this folder, where `import helpers` would succeed without being installed.
+        return subprocess.run([python, "-c", code], cwd=ROOT / "notebooks").returncode
     except SetUpError as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -254,7 +295,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 130
-    return 0
 
 
 def direct(text: str) -> dict[str, str]:
@@ -332,6 +372,82 @@ def wrong_room() -> list[str]:
     return found
 
 
+def wrong_kernel() -> list[str]:
+    from jupyter_client.manager import start_new_kernel
+
+    said = []
+
+    def hear(message: dict) -> None:
+        said.append(message["content"])
+
+    manager, client = start_new_kernel(
+        kernel_name="python3", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        reply = client.execute_interactive(TRIAL, timeout=TRIAL_SECONDS, output_hook=hear)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    if reply["content"]["status"] != "ok":
+        problem = "{ename}: {evalue}".format(**reply["content"])
+        return [f"torch does not run in a notebook's kernel: {problem}"]
+    printed = "".join(content.get("text", "") for content in said).strip()
+    if printed != "[1.0, 0.0, 2.0]":
+        return [f"torch computes {printed or 'nothing'} where [1.0, 0.0, 2.0] is right: {MEND}"]
+    return []
+
+
+def wrong_jupyterlab() -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    command += ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    # A proxy is for other computers' pages.
+    fetch = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + TRIAL_SECONDS
+            while time.monotonic() < end and server.poll() is None:
+                try:
+                    with fetch(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10) as page:
+                        if b"JupyterLab" in page.read():
+                            return []
+                except OSError:
+                    time.sleep(0.2)
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        log.seek(0)
+        words = log.read().strip().splitlines() or ["nothing"]
+    return [f"JupyterLab did not answer at 127.0.0.1:{port}. Its last words: {words[-1]}"]
+
+
+def browser() -> str:
+    """A line on whether there is a browser. To be without one is no fault: a server has none."""
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return "    no browser here: open the address that JupyterLab prints where there is one"
+    return "ok  a browser"
+
+
+def find(look: Callable[[], list[str]]) -> list[str]:
+    """The sentences of one of the looks above; one that says so where it could not look."""
+    try:
+        return [f"{sentence}." for sentence in look()]
+    except Exception as error:
+        what = look.__name__.partition("_")[2]
+        return [f"Could not check {what} ({type(error).__name__}: {error})."]
+
+
 def check() -> list[str]:
     """What is wrong with the environment that runs this, and how to mend it.
 
@@ -339,14 +455,33 @@ def check() -> list[str]:
     version than requirements.txt says, the helpers, threads, free disk and memory. Empty when all
     is well. Never raises: where it cannot look, it says so.
     """
-    found = []
-    for look in (wrong_python, wrong_packages, wrong_helpers, wrong_threads, wrong_room):
-        try:
-            found += [f"{sentence}." for sentence in look()]
-        except Exception as error:
-            what = look.__name__.partition("_")[2]
-            found.append(f"Could not check {what} ({type(error).__name__}: {error}).")
-    return found
+    looks = (wrong_python, wrong_packages, wrong_helpers, wrong_threads, wrong_room)
+    return [sentence for look in looks for sentence in find(look)]
+
+
+def ready() -> int:
+    """Try all that a lesson needs, print a line for each and the verdict; 0 if it can run, or 1."""
+    parts = (
+        (f"Python {sys.version.split()[0]}", wrong_python),
+        ("the packages that the lessons were run with", wrong_packages),
+        ("the course's own helpers", wrong_helpers),
+        ("no setting that makes PyTorch slow", wrong_threads),
+        ("enough disk and memory are free", wrong_room),
+        ("a notebook's kernel starts, and torch computes in it", wrong_kernel),
+        ("JupyterLab starts and answers", wrong_jupyterlab),
+    )
+    wrong = 0
+    for what, look in parts:
+        sentences = find(look)
+        wrong += len(sentences)
+        for line in sentences or [what]:
+            say(f"{'NO ' if sentences else 'ok '} {line}")
+    say(browser())
+    if wrong:
+        say(f"Not ready. What says NO above ({wrong}) is to be mended; then run this again.")
+        return 1
+    say("Ready. Every lesson can run on this computer.")
+    return 0
 
 
 if __name__ == "__main__":

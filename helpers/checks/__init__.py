@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 NOT_ATTEMPTED, WRONG, RIGHT = "not attempted", "wrong", "right"
 RAISE = "NN_EMBEDDING_CHECKS_RAISE"
@@ -145,6 +147,30 @@ def call(
     if value is None:
         raise Wrong(f"{name.capitalize()} returned None. Does it end in a return?")
     return value
+
+
+def by_hand(
+    function: object, *inputs: object, hints: Mapping[str, str] = MappingProxyType({})
+) -> object:
+    """What `call` returns with autograd switched off, for gradients that are asked for by hand."""
+    hint = "Autograd is switched off here: compute the gradient by hand, as the exercise asks."
+    with torch.no_grad():
+        return call(function, *inputs, hints={"does not require grad": hint, **hints})
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the shape of the largest tensor that any operator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = torch.Size()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for part in tree_leaves(result):
+            if isinstance(part, torch.Tensor) and part.numel() > self.shape.numel():
+                self.shape = part.shape
+        return result
 
 
 def same(value: object, truth: torch.Tensor, what: str = "The result") -> bool:

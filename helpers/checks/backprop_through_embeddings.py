@@ -8,7 +8,7 @@ import torch._dynamo  # the first optimizer imports it: seconds that are not the
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.checks import Wrong, call, close, describe, exercise, same
+from helpers.checks import Wrong, by_hand, call, close, describe, exercise, same
 
 
 @exercise
@@ -128,13 +128,14 @@ def _moved(make) -> set[int]:
 @exercise
 def tied_gradient(answer):
     """A function (ids, S, E) -> gradient of (S * (E[ids] @ E.T)).sum() with respect to E."""
+    lines = "S @ E has a line for each place b, not for each row: it is G. Send its lines home."
     for V, D, batch in [(6, 4, 5), (9, 3, 8)]:
         E, S = torch.randn(V, D, requires_grad=True), torch.randn(batch, V)
         ids = torch.randint(V, (batch,))
         ids[[1, 3]] = ids[0].item()  # one id stands there three times at least
         (truth,) = torch.autograd.grad((S * (E[ids] @ E.T)).sum(), E)
         E = E.detach()
-        value = call(answer, ids, S, E)
+        value = by_hand(answer, ids, S, E, hints={"must match the size": lines})
         if same(value, truth, "The gradient"):
             continue
         as_output, G = S.T @ E[ids], S @ E

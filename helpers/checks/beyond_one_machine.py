@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.checks import Wrong, call, close, describe, exercise, number, recognise
+from helpers.checks import Largest, Wrong, call, close, describe, exercise, number, recognise
 
 
 def _near(value: float, other: float, within: float = 1e-6) -> bool:
@@ -106,7 +106,7 @@ def distinct_rows(answer):
 @exercise
 def quotient_remainder(answer):
     """A class (V, D, k) of modules: the rows of ids from two tables, multiplied."""
-    for V, D, k in [(27, 3, 5), (24, 4, 3), (50, 2, 13), (7, 3, 4)]:
+    for V, D, k in [(27, 3, 5), (24, 4, 3), (50, 2, 13), (7, 3, 4), (2**25, 1, 2**12)]:
         module = call(answer, V, D, k, copy=False, name="QuotientRemainder")
         if not isinstance(module, nn.Module):
             raise Wrong(f"A class of nn.Module is wanted, not one of {describe(module)}.")
@@ -121,7 +121,8 @@ def quotient_remainder(answer):
             "scalar type": whole,
             "Expected tensor for argument #1 'indices'": whole,
         }
-        for ids in (torch.arange(V), torch.randint(V, (2, 3)), torch.tensor(V - 1)):
+        some = torch.arange(V) if V < 1000 else torch.arange(k, V, k) - 1  # where floats round up
+        for ids in (some, torch.randint(V, (2, 3)), torch.tensor(V - 1)):
             truth = remainders.weight[ids % k] * quotients.weight[ids // k]
             value = call(module, ids, name="forward", hints=hints)
             if not isinstance(value, torch.Tensor) or value.shape != truth.shape:
@@ -131,6 +132,11 @@ def quotient_remainder(answer):
             if close(value, remainders.weight[ids % k] + quotients.weight[ids // k]):
                 raise Wrong("That is the sum of the two rows. Their product is asked.")
             if not close(value, truth):
+                if V > 1000:
+                    raise Wrong(
+                        f"Right for small ids, not for {int(ids.max()):,}: `/` makes floats, which "
+                        "run out of digits. // stays whole."
+                    )
                 raise Wrong(
                     "An id's row should be row id % k of one times row id // k of the other."
                 )
@@ -276,6 +282,14 @@ def shard_rows(answer):
             (F.embedding(ids, truth) * G).sum().backward()
             if not close(mine.grad, truth.grad):
                 raise Wrong("The rows add up, the gradients do not: foreign ids reach a row here.")
+    shard, ids = torch.randn(200, 4), torch.arange(60)
+    with Largest() as largest:
+        call(answer, shard, 0, ids)
+    if largest.shape.numel() >= len(ids) * len(shard):
+        raise Wrong(
+            f"Right rows, by way of a tensor of shape {tuple(largest.shape)}: a number for every "
+            "id and every row of the shard. Look the rows up."
+        )
     return "Each rank says what it has, and the sum is the table."
 
 

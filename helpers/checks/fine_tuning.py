@@ -74,7 +74,8 @@ def groups(answer):
         wanted = [p.requires_grad for p in model.parameters()]
         by_value = "`p in some_list` compares numbers. Collect the tables' parameters in a set."
         hints = {
-            "more than one parameter group": "A parameter stands in two groups.",
+            "more than one parameter group": "A parameter stands in two groups. parameters() of a "
+            "container gives those of its children too.",
             "must match the size": by_value,
             "is ambiguous": by_value,
         }
@@ -220,7 +221,10 @@ def partly_frozen(answer):
         if torch.equal(now[free], rows[free]):
             raise Wrong("The free rows did not learn.")
         if not close(now[free], truth.weight[free]):
-            raise Wrong("The free rows learn otherwise than in nn.Embedding. Do repeats add up?")
+            raise Wrong(
+                "The free rows learn otherwise than in nn.Embedding. Do repeats add up? Does "
+                "weight decay see the row itself, not a difference from it?"
+            )
         _judge_travel(answer, module, now, free)
     return "Out of the optimizer's reach, and on board wherever the module goes."
 

@@ -14,9 +14,11 @@ from helpers.checks import Wrong, call, close, describe, exercise, number, same
 def look_up(answer):
     """A function (ids, weight) -> rows, for ids of any shape."""
     weight = torch.randn(5, 8)
+    empty = "Right until a batch is empty: nobody can guess -1 from no numbers. Name the size."
     for shape in [(7,), (2, 3), (), (1,), (1, 3), (2, 3, 5), (2, 2, 2, 2), (0, 4)]:
         ids = torch.randint(5, shape)
-        rows, truth = call(answer, ids, weight), F.embedding(ids, weight)
+        rows = call(answer, ids, weight, hints={"of 0 elements": empty})
+        truth = F.embedding(ids, weight)
         if isinstance(rows, torch.Tensor) and rows.shape != truth.shape:
             if rows.numel() == truth.numel() and close(rows.flatten(), truth.flatten()):
                 raise Wrong(f"The rows are right, but ids of shape {shape} should keep their axes.")
@@ -98,6 +100,11 @@ def _first(expected) -> int:
 @exercise
 def sentence_vectors(answer):
     """A function (table, ids, pad) -> mean row of the words that are not padding."""
+    hints = {
+        "leaf Variable": "You wrote into the table. Mask what comes out of it instead.",
+        "must match the size": "The mask needs a last axis for the D numbers, above and below the "
+        "line: unsqueeze(-1), or keepdim=True.",
+    }
     for pad in [0, 3]:
         table = nn.Embedding(9, 5)
         words = torch.tensor([i for i in range(9) if i != pad])
@@ -108,7 +115,7 @@ def sentence_vectors(answer):
         rows = table(ids).detach()
         truth = (rows * mask).sum(1) / mask.sum(1)
         before = table.weight.detach().clone()
-        value = call(answer, table, ids, pad)
+        value = call(answer, table, ids, pad, hints=hints)
         if not torch.equal(table.weight, before):
             raise Wrong("You wrote into the table. Mask what comes out of it instead.")
         if same(value, truth, "The mean"):
@@ -119,6 +126,11 @@ def sentence_vectors(answer):
             raise Wrong("You divide by the length of the rectangle, not by the number of words.")
         if close(value, (rows * mask).sum(1)):
             raise Wrong("That is the sum of the words' rows. Divide by how many there are.")
+        if close(value, (rows * mask).sum(1) / mask.sum()):
+            raise Wrong(
+                "You divide by the words of the whole batch. Each sentence has its own number: sum "
+                "over dim=1."
+            )
         if close(value, rows.sum(1) / mask.sum(1)):
             raise Wrong("You divide by the right number, but the sum holds the padding row too.")
         not_zero = (ids != 0).unsqueeze(-1)

@@ -103,6 +103,11 @@ def is_permutation(answer):
                 value = value.item()
             if not isinstance(value, bool):
                 raise Wrong(f"Return True or False, not {describe(value)}.")
+            if truth and not value and not any(call(answer, some, V) for some, _, _ in cases):
+                raise Wrong(
+                    "You say False to every batch. Do you compare a tensor's entries? They are "
+                    "tensors, and no two are one object: ids.tolist() gives numbers."
+                )
             if value != truth:
                 raise Wrong(f"For ids {ids.tolist()} and V = {V} you say {value}: {what}.")
     return "Nothing left out and nothing twice: both must be asked."

@@ -93,7 +93,9 @@ def sinusoids(answer):
         if not value.isfinite().all():
             raise Wrong("Not every number is finite. Is the angle multiplied by 10,000 to a power?")
         paired = truth.unflatten(1, (-1, 2))
-        each = torch.arange(T)[:, None] / 10_000 ** (torch.arange(D, dtype=torch.float64) / D)
+        column = torch.arange(D, dtype=torch.float64)
+        each = torch.arange(T)[:, None] / 10_000 ** (column / D)
+        twice = torch.arange(T)[:, None] / 10_000 ** (2 * column / D)
         over = torch.arange(T)[:, None] * 10_000 ** (torch.arange(0, D, 2).double() / D)
         hints = [
             (paired.mT.flatten(1), "All sines, then all cosines: here they take turns."),
@@ -107,6 +109,11 @@ def sinusoids(answer):
             (
                 torch.where(torch.arange(D) % 2 == 0, each.sin(), each.cos()),
                 "Both columns of pair i share one angle; yours differ from column to column.",
+            ),
+            (
+                torch.where(column % 2 == 0, twice.sin(), twice.cos()),
+                "Both columns of pair i share one angle: i is the number of the pair, not of "
+                "the column.",
             ),
             (
                 torch.stack([over.sin(), over.cos()], 2).flatten(1),

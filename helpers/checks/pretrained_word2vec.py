@@ -359,5 +359,8 @@ def analogy(answer):
         if said == [answers[hint] for answers in known]:
             raise Wrong(hint)
     if said[:4] == [answers[""] for answers in known[:4]]:
-        raise Wrong("Wrong where all cosines are negative. With what do you mask the inputs?")
+        raise Wrong(
+            "Wrong where all other words point away. With what do you mask the inputs? -1 is low "
+            "enough for cosines, and not for products with a query that is longer than 1."
+        )
     raise Wrong("Not the nearest by cosine to b - a + c, all at length 1, inputs left out.")

@@ -212,7 +212,10 @@ def _judge_step(mine, before, truth, ids, G, t) -> None:
                 raise Wrong(f"This is the correction for t = {other}, at step {t}.")
         large = right_v > 1e-4
         if torch.allclose(weight[large], right_weight[large], rtol=0, atol=1e-5):
-            raise Wrong("The weight is wrong where v is tiny. Add 1e-8, and after the root.")
+            raise Wrong(
+                "The weight is wrong where v is tiny. Add 1e-8 to √v itself: after the root, and "
+                "before any correction."
+            )
         if torch.allclose(weight, 2 * before[0] - right_weight, rtol=0, atol=1e-5):
             raise Wrong("The sign is turned: the step goes against m.")
         raise Wrong("m and v are right, the weight's step is not. Compare it with the formula.")

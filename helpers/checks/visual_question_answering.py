@@ -46,7 +46,10 @@ def same_words(answer):
             if found[0] != found[1]:
                 return "A mean of rows is the same for both, and the answers are not."
     if not both:
-        raise Wrong("No scene of 1,000 has an answer to both. Choose what is often there once.")
+        raise Wrong(
+            "No scene of 1,000 has an answer to both: they name too many different things. Name "
+            "the same two in both."
+        )
     raise Wrong(f"In {both} scenes both have the same answer. Where does order carry meaning?")
 
 
@@ -245,7 +248,10 @@ def same_row(answer):
         if torch.equal(now, truth):
             continue
         if torch.equal(now, before):
-            raise Wrong("No row has changed. Indexing with a tensor of ids gives a copy.")
+            raise Wrong(
+                "No row of this table has changed. Indexing with a tensor of ids gives a copy, and "
+                "a new table is another table."
+            )
         if not torch.equal(now[old], before[old]):
             raise Wrong("The rows of `old` changed. They lend theirs to the words in `new`.")
         if not torch.equal(now[new], truth[new]):

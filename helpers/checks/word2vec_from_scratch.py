@@ -3,10 +3,19 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from helpers.checks import Wrong, call, close, describe, exercise, filled, number, same
+from helpers.checks import (
+    Largest,
+    Wrong,
+    by_hand,
+    call,
+    close,
+    describe,
+    exercise,
+    filled,
+    number,
+    same,
+)
 
 
 def _paired(ids, sentence, offsets, border: bool = True, equal: bool = True) -> list:
@@ -58,6 +67,8 @@ def pairs(answer):
             raise Wrong("The window ends too early: `window` places away is still inside.")
         if mine == _paired(ids, sentence, [*near, window + 1, -window - 1]):
             raise Wrong("The window reaches one place too far.")
+        if mine == _paired(ids, sentence, [*after[:-1], *before]):
+            raise Wrong("The last place on the right is missing: range(i, j) stops before j.")
         if mine in (_paired(ids, sentence, after), _paired(ids, sentence, before)):
             raise Wrong("One side only. Each of two neighbours is a context of the other.")
         if mine == _paired(ids, sentence, near, equal=False):
@@ -89,7 +100,7 @@ def gradients(answer):
         v = torch.randn(B, D, dtype=dtype, requires_grad=True)
         u = torch.randn(B, 1 + K, D, dtype=dtype, requires_grad=True)
         truth = torch.autograd.grad(_loss(v, u), (v, u))
-        found = call(answer, v.detach(), u.detach())
+        found = by_hand(answer, v.detach(), u.detach())
         if not (isinstance(found, tuple | list) and len(found) == 2):
             raise Wrong(f"A pair is wanted, the gradients of v and of u, not {describe(found)}.")
         names = ("The gradient of v", "The gradient of u")
@@ -114,6 +125,10 @@ def gradients(answer):
                 "True and drawn are exchanged: which comes first?",
             ),
             (scores - labels, "σ is missing: the error is σ(score) − label."),
+            (
+                torch.where(labels == 1, wrong, -wrong),
+                "The drawn words' sign is turned: −log σ(−s) grows with s, by σ(s).",
+            ),
             (
                 torch.softmax(scores, dim=1) - labels,
                 "That is a softmax over the rows. Each is a question of its own: sigmoid.",
@@ -195,6 +210,8 @@ def rows(answer):
             raise Wrong(f"{name}: the true word is asked for as well.")
         if said == (contexts if "CBOW" in name else centre) | drawn:
             raise Wrong(f"{name}: that is what goes in. What is guessed?")
+        if said - right == (contexts if "CBOW" in name else centre) - right and said > right:
+            raise Wrong(f"{name}: what goes in is looked up in the other table.")
         raise Wrong(f"{name}: the true words and the drawn ones, in the table that is scored.")
     return "In go rows of one table, scored are rows of the other."
 
@@ -250,21 +267,6 @@ def keep(answer):
     return "The most frequent words are thinned, the rest stay whole."
 
 
-class _Largest(TorchDispatchMode):
-    """Remembers the shape of the largest tensor that any operator returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shape = torch.Size()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for part in tree_leaves(result):
-            if isinstance(part, torch.Tensor) and part.numel() > self.shape.numel():
-                self.shape = part.shape
-        return result
-
-
 @exercise
 def shared(answer):
     """A function (v, u, n, K) -> the gradients of v, u and n, the drawn rows n being shared."""
@@ -275,8 +277,8 @@ def shared(answer):
         true, drawn = F.logsigmoid((v * u).sum(dim=1)), F.logsigmoid(-(v @ n.T))
         truth = torch.autograd.grad(-true.sum() - K / M * drawn.sum(), (v, u, n))
         given = [part.detach() for part in (v, u, n)]
-        with _Largest() as largest:
-            found = call(answer, *given, K)
+        with Largest() as largest:
+            found = by_hand(answer, *given, K)
         if not (isinstance(found, tuple | list) and len(found) == 3):
             raise Wrong(f"Three gradients are wanted, of v, u and n, not {describe(found)}.")
         names = ("v", "u", "n")

@@ -58,6 +58,11 @@ SETS = {
 }
 
 
+def tied_by_autograd(ids, S, E):
+    E = E.requires_grad_()
+    return torch.autograd.grad((S * (E[ids] @ E.T)).sum(), E)[0]
+
+
 WRONG = {
     "backprop_through_embeddings.table_gradient": [
         (assigned, "keeps one of its lines"),
@@ -109,6 +114,8 @@ WRONG = {
         (SETS | {"SGD(weight_decay=0.1)": {2, 3}}, "pulls on all"),
     ],
     "backprop_through_embeddings.tied_gradient": [
+        (tied_by_autograd, "Autograd is switched off"),
+        (lambda ids, S, E: S.T @ E[ids] + S @ E, "it is G"),
         (lambda ids, S, E: S.T @ E[ids], "look-up's term is missing"),
         (lambda ids, S, E: added(ids, S @ E, len(E)), "scores' term is missing"),
         (lambda ids, S, E: S.T @ E[ids] + assigned(ids, S @ E, len(E)), "keeps one line"),

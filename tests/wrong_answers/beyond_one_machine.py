@@ -166,6 +166,12 @@ def zeroed_in_value_only(shard, first, ids):
     return rows - rows.detach().where(~mine.unsqueeze(-1), 0)
 
 
+def by_one_hot(shard, first, ids):
+    mine = (ids >= first) & (ids < first + len(shard))
+    place = (ids - first).where(mine, len(shard))
+    return F.one_hot(place, len(shard) + 1)[..., :-1].float() @ shard
+
+
 def pieces(one, other):
     return torch.cat([one, other], dim=-1)
 
@@ -205,6 +211,10 @@ WRONG = {
         (lambda n, m: n - n * (n - 1) / (2 * m), "no lost rows"),
     ],
     "beyond_one_machine.quotient_remainder": [
+        (
+            quotient_remainder(places=lambda ids, k: (ids % k, (ids / k).long())),
+            "run out of digits",
+        ),
         (quotient_remainder(rows=lambda V, k: (k, V // k)), "too few"),
         (quotient_remainder(rows=lambda V, k: (k, V // k + 1)), "one too many"),
         (quotient_remainder(rows=lambda V, k: (V, V)), "remainders are possible"),
@@ -243,5 +253,6 @@ WRONG = {
         (flat_mask, "one more dimension"),
         (without_gradient, "No gradient"),
         (zeroed_in_value_only, "gradients do not"),
+        (by_one_hot, "Look the rows up"),
     ],
 }

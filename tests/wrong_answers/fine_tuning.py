@@ -160,6 +160,19 @@ class Detached(Plain):
         return super().forward(ids).detach() + 0 * self.learned.sum()
 
 
+class Difference(nn.Module):
+    """A learned difference from the given rows: weight decay pulls to them, not to zero."""
+
+    def __init__(self, rows, free):
+        super().__init__()
+        self.register_buffer("rows", rows.clone())
+        self.register_buffer("free", free[:, None].to(rows.dtype))
+        self.difference = nn.Parameter(torch.zeros_like(rows))
+
+    def forward(self, ids):
+        return self.rows[ids] + self.free[ids] * self.difference[ids]
+
+
 WRONG = {
     "fine_tuning.together": [
         (mean_over_all, "S times too small"),
@@ -212,5 +225,6 @@ WRONG = {
         (InOrder, "in its place"),
         (Detached, "did not learn"),
         (WritesIntoTheTable, "writing into it writes into the table"),
+        (Difference, "a difference from it"),
     ],
 }

@@ -1,6 +1,7 @@
 """Lesson 01: wrong answers that readers give, and a part of the hint that each should get."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -36,8 +37,22 @@ def shortened_everywhere(weight, ids, max_norm):
     return weight * (max_norm / weight.norm(dim=1, keepdim=True)).clamp(max=1)
 
 
+def mean_of_words(table, ids, pad, divide):
+    mask = (ids != pad).unsqueeze(-1)
+    return (table(ids) * mask).sum(dim=1) / divide(mask)
+
+
+def writes_zeros(table, ids, pad):
+    table.weight[pad] = 0
+    return table(ids).sum(dim=1) / (ids != pad).sum(dim=1, keepdim=True)
+
+
 WRONG = {
     "lookup_tables.look_up": [
+        (
+            lambda ids, weight: weight.index_select(0, ids.flatten()).reshape(*ids.shape, -1),
+            "until a batch is empty",
+        ),
         (lambda ids, weight: weight.index_select(0, ids.flatten()), "keep their axes"),
         (lambda ids, weight: weight[:, ids], "columns"),
         (lambda ids, weight: weight.index_select(0, ids), "raised"),
@@ -66,6 +81,9 @@ WRONG = {
         (lambda V, p: math.log(V * (V - 1) / 2, 1 / p), "whole number"),
     ],
     "lookup_tables.sentence_vectors": [
+        (partial(mean_of_words, divide=lambda mask: mask.sum()), "whole batch"),
+        (partial(mean_of_words, divide=lambda mask: mask.sum(dim=(1, 2))), "last axis"),
+        (writes_zeros, "wrote into the table"),
         (lambda table, ids, pad: table(ids).mean(dim=1), "padding row is in your mean"),
         (
             lambda table, ids, pad: (table(ids) * (ids != pad).unsqueeze(-1)).mean(dim=1),

@@ -84,6 +84,7 @@ WRONG = {
         (not_a_parameter, "nn.Parameter"),
     ],
     "one_hot_equivalence.is_permutation": [
+        (lambda ids, V: set(ids) == set(range(V)), "gives numbers"),
         (lambda ids, V: len(ids) == V, "repeats"),
         (lambda ids, V: len(ids.unique()) == len(ids), "left out"),
         (lambda ids, V: len(ids.unique()) == V, "twice"),

@@ -103,6 +103,12 @@ def one_row(x, knots):
     return torch.bucketize(x, knots), torch.ones_like(x)
 
 
+def pair_by_column(T, D):
+    column = torch.arange(D)
+    angles = torch.arange(T)[:, None] / 10_000 ** (2 * column / D)
+    return torch.where(column % 2 == 0, angles.sin(), angles.cos())
+
+
 WRONG = {
     "positions.place_ids": [
         (padding_counted, "padding is counted too"),
@@ -117,6 +123,7 @@ WRONG = {
     ],
     "positions.sinusoids": [
         (lambda T, D: table(T, D, order="halves"), "take turns"),
+        (pair_by_column, "number of the pair"),
         (lambda T, D: table(T, D, swap=True), "exchanged"),
         (lambda T, D: table(T, D, first=1), "first place is 0"),
         (lambda T, D: table(T, D, exponent=lambda i, D: i / 2 / D), "2 i / D for pair i"),

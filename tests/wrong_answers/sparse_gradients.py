@@ -145,6 +145,15 @@ def one_line_of_m(weight, m, v, t, indices, values):
     weight[indices] -= rate * m[indices] / (v[indices].sqrt() + 1e-8)
 
 
+def textbook(weight, m, v, t, indices, values):
+    """Adam as the paper writes it: 1e-8 is added to the corrected root."""
+    rows, g = distinct_sums(indices, values)
+    m[rows] = 0.9 * m[rows] + 0.1 * g
+    v[rows] = 0.999 * v[rows] + 0.001 * g**2
+    root = (v[rows] / (1 - 0.999**t)).sqrt() + 1e-8
+    weight[rows] -= 0.01 * m[rows] / (1 - 0.9**t) / root
+
+
 def new_names(weight, m, v, t, indices, values):
     m, v = m.clone(), v.clone()
     lazy_step(weight, m, v, t, indices, values)
@@ -212,6 +221,7 @@ WRONG = {
         (partial(lazy_step, late=-1), "for t = 2,"),
         (partial(lazy_step, only=lambda g: g != 0), "left out"),
         (partial(lazy_step, only=lambda g: g.any(dim=1, keepdim=True)), "left out"),
+        (textbook, "before any correction"),
         (partial(lazy_step, epsilon=0), "is no number"),
         (partial(lazy_step, epsilon=1e-6), "v is tiny"),
         (partial(lazy_step, epsilon=0, inside=1e-8), "after the root"),

@@ -134,6 +134,11 @@ def a_tensor(table, new, old):
     table.weight = table.weight.index_copy(0, new, table.weight[old])
 
 
+def another_table(table, new, old):
+    rows = table.weight.detach()
+    return nn.Embedding.from_pretrained(rows.index_copy(0, new, rows[old]))
+
+
 def into_a_copy(table, new, old):
     with torch.no_grad():
         table.weight[new].copy_(table.weight[old])
@@ -263,8 +268,9 @@ WRONG = {
         (with_gradient, "torch.no_grad()"),
         (another_parameter, "another parameter"),
         (a_tensor, "is a Parameter"),
-        (into_a_copy, "No row has changed"),
-        (lambda table, new, old: table(old), "No row has changed"),
+        (into_a_copy, "has changed. Indexing"),
+        (lambda table, new, old: table(old), "has changed. Indexing"),
+        (another_table, "new table is another table"),
         (frozen_afterwards, "is frozen now"),
         (learning_afterwards, "learns now"),
         (exchanged, "They lend theirs"),

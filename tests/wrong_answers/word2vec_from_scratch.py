@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 
 def paired(ids, sentence, window, near=None, border=True, both=True, key=None, once=False):
@@ -49,6 +50,12 @@ def unsquashed(v, u):
     return from_errors(v, u, error)
 
 
+def drawn_turned(v, u):
+    error = errors(v, u)
+    error[:, 1:] *= -1
+    return from_errors(v, u, error)
+
+
 def by_softmax(v, u):
     error = torch.softmax(torch.einsum("bd,bkd->bk", v, u), dim=1)
     error[:, 0] -= 1
@@ -73,6 +80,13 @@ def averaged(v, u):
 def true_row_only(v, u):
     dv, du = from_errors(v, u, errors(v, u))
     return errors(v, u)[:, :1] * u[:, 0], du
+
+
+def by_autograd(v, u):
+    v.requires_grad_(), u.requires_grad_()
+    scores = torch.einsum("bd,bkd->bk", v, u)
+    (-F.logsigmoid(scores[:, 0]).sum() - F.logsigmoid(-scores[:, 1:]).sum()).backward()
+    return v.grad, u.grad
 
 
 def moved_first(v, u):
@@ -106,6 +120,12 @@ def shared(v, u, n, K, weight=True, true=True, drawn=True, sign=1, label=0):
     return sign * dv, sign * error * v, sign * dn
 
 
+def shared_by_autograd(v, u, n, K):
+    given = [part.requires_grad_() for part in (v, u, n)]
+    drawn = F.logsigmoid(-v @ n.T).sum() * K / len(n)
+    return torch.autograd.grad(-F.logsigmoid((v * u).sum(dim=1)).sum() - drawn, given)
+
+
 def one_by_one(v, u, n, K):
     """Right numbers, by way of every pair with every drawn row."""
     _, du, _ = shared(v, u, n, K)
@@ -133,6 +153,7 @@ WRONG = {
         (partial(paired, near=lambda i, j, w: abs(i - j) <= w), "paired with itself"),
         (partial(paired, near=lambda i, j, w: 0 < abs(i - j) < w), "ends too early"),
         (partial(paired, near=lambda i, j, w: 0 < abs(i - j) <= w + 1), "one place too far"),
+        (partial(paired, near=lambda i, j, w: i != j and -w <= j - i < w), "stops before"),
         (partial(paired, both=False), "One side only"),
         (other_words, "compare places"),
         (partial(paired, once=True), "counts as often"),
@@ -145,11 +166,13 @@ WRONG = {
     ],
     "word2vec_from_scratch.gradients": [
         (unlabelled, "label is missing"),
+        (by_autograd, "Autograd is switched off"),
         (lambda v, u: from_errors(v, u, -errors(v, u)), "sign is turned"),
         (lambda v, u: from_errors(v, u, errors(v, u) / len(v)), "loss is a sum"),
         (exchanged, "exchanged"),
         (unsquashed, "σ is missing"),
         (by_softmax, "softmax"),
+        (drawn_turned, "drawn words' sign"),
         (derived_twice, "σ' is too much"),
         (own_rows, "other's row"),
         (averaged, "not their mean"),
@@ -170,6 +193,8 @@ WRONG = {
         (ROWS | {"skip-gram, sampling: first table": {2, 4, 7}}, "What goes in"),
         (ROWS | {"skip-gram, sampling: second table": {0, 1, 5}}, "What is guessed"),
         (ROWS | {"skip-gram, sampling: second table": set(range(8))}, "scored"),
+        (ROWS | {"skip-gram, sampling: second table": {0, 1, 2, 4, 5, 7}}, "other table"),
+        (ROWS | {"CBOW, sampling: second table": {0, 1, 2, 4, 5, 7}}, "other table"),
         (ROWS | {"skip-gram, sampling: first table": {8}}, "rows 0 to 7"),
         (ROWS | {"skip-gram, sampling: first table": 1}, "a set of rows"),
         (ROWS | {"skip-gram, sampling: first table": ...}, "filled in"),
@@ -187,6 +212,7 @@ WRONG = {
         (lambda counts, t: kept(counts, t).mean(), "One probability for each"),
     ],
     "word2vec_from_scratch.shared": [
+        (shared_by_autograd, "Autograd is switched off"),
         (partial(shared, weight=False), "K / M"),
         (partial(shared, true=False), "true context is missing"),
         (partial(shared, drawn=False), "push of the drawn"),

@@ -1,0 +1,219 @@
+"""Updating costs no answer: git and nbgitpuller on a course that goes on while it is read."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import update
+from helpers.lessons import read, store, tags
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("01_lookup_tables", "02_one_hot_equivalence", "03_backprop_through_embeddings")
+LESSON = "notebooks/03_backprop_through_embeddings.ipynb"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    command = ["git", *settings, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def publish(course: Path) -> None:
+    git(course, "add", "--all")
+    git(course, "commit", "--quiet", "-m", "published")
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """The course as it is published: some lessons, and how git is to merge them."""
+    course = tmp_path / "course"
+    (course / "notebooks").mkdir(parents=True)
+    for name in NAMES:
+        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", course / "notebooks")
+    shutil.copy(ROOT / ".gitattributes", course)
+    (course / "helpers.py").write_text("one = 1\n")
+    git(course, "init", "--quiet")
+    publish(course)
+    return course
+
+
+@pytest.fixture
+def mine(course: Path, tmp_path: Path) -> Path:
+    """A reader's clone of it."""
+    git(tmp_path, "clone", "--quiet", str(course), "mine")
+    return tmp_path / "mine"
+
+
+def edit(path: Path, change: Callable[[nbformat.NotebookNode], object]) -> bytes:
+    """Change a notebook as a person does in JupyterLab; its bytes from then on."""
+    nb = read(path)
+    change(nb)
+    nbformat.validate(nb)
+    store(nb, path)
+    return path.read_bytes()
+
+
+def answer(nb: nbformat.NotebookNode) -> None:
+    """Every exercise answered and run, with all outputs cleared before, and a cell of one's own."""
+    for number, cell in enumerate(nb.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "exercise" in tags(cell):
+            cell.source = f"my_answer = {number}\n{cell.source}"
+            cell.execution_count = number
+            cell.outputs = [nbformat.v4.new_output("stream", text="Right. Well done.\n")]
+    nb.cells.insert(20, nbformat.v4.new_code_cell("my = 'own'", id="my-own"))
+
+
+def rewrite(nb: nbformat.NotebookNode) -> None:
+    """What a next edition does: the same cells changed, others too, one gone, one new."""
+    for cell in nb.cells:
+        if "exercise" in tags(cell):
+            cell.source = f"# {cell.source.splitlines()[0]}\n{cell.source}"
+        if cell.cell_type == "markdown":
+            cell.source += "\n\nA better sentence."
+    del nb.cells[40]
+    nb.cells.insert(10, nbformat.v4.new_code_cell("1 + 1", id="new-cell"))
+
+
+def test_an_update_renews_the_course_and_keeps_every_answer(course: Path, mine: Path) -> None:
+    wrote = edit(mine / LESSON, answer)
+    (mine / "notebooks" / "my_own.ipynb").write_text("{}")
+    (mine / "notebooks" / "01_lookup_tables.ipynb").unlink()
+    rewritten = edit(course / LESSON, rewrite)
+    edit(course / "notebooks" / "02_one_hot_equivalence.ipynb", rewrite)
+    shutil.copy(course / LESSON, course / "notebooks" / "12_a_new_lesson.ipynb")
+    (course / "helpers.py").write_text("one = 2\n")
+    publish(course)
+
+    said = update.update(mine)
+    # To the last byte: the lesson that the reader answered, and the reader's own.
+    assert (mine / LESSON).read_bytes() == wrote
+    assert (mine / "notebooks" / "my_own.ipynb").read_text() == "{}"
+    # All else is the new edition, and the deleted lesson is back.
+    for name in ("02_one_hot_equivalence", "12_a_new_lesson", "01_lookup_tables"):
+        file = Path("notebooks") / f"{name}.ipynb"
+        assert (mine / file).read_bytes() == (course / file).read_bytes(), name
+    assert (mine / "helpers.py").read_text() == "one = 2\n"
+    assert "Kept as you have it: 03_backprop" in said and "renewed: 12_a_new_lesson" in said
+    assert update.update(mine).startswith("Nothing is new.")
+
+    # The new edition of the kept lesson is one command away, and so is the answer.
+    assert "kept/" in update.pristine("03", mine)
+    assert (mine / LESSON).read_bytes() == rewritten
+    (kept,) = (mine / "kept").iterdir()
+    assert kept.read_bytes() == wrote
+
+
+def test_a_lesson_that_is_withdrawn_or_renamed_does_not_take_answers_along(
+    course: Path, mine: Path
+) -> None:
+    wrote = edit(mine / LESSON, answer)
+    other = mine / "notebooks" / "02_one_hot_equivalence.ipynb"
+    also = edit(other, answer)
+    git(course, "rm", "--quiet", LESSON)
+    git(course, "mv", "notebooks/02_one_hot_equivalence.ipynb", "notebooks/02_renamed.ipynb")
+    edit(course / "notebooks" / "02_renamed.ipynb", rewrite)
+    publish(course)
+    update.update(mine)
+    assert (mine / LESSON).read_bytes() == wrote
+    found = [path.read_bytes() for path in (mine / "notebooks").glob("02_*.ipynb")]
+    assert also in found
+
+
+def test_an_update_without_a_network_changes_nothing(course: Path, mine: Path) -> None:
+    wrote = edit(mine / LESSON, answer)
+    course.rename(course.with_name("gone"))
+    with pytest.raises(update.UpdateError, match="Your files are as they were"):
+        update.update(mine)
+    assert (mine / LESSON).read_bytes() == wrote
+    # A pristine lesson needs none.
+    assert "as it was published" in update.pristine("3", mine)
+    assert (mine / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
+
+
+def test_line_by_line_merges_would_mix_two_notebooks(course: Path, mine: Path) -> None:
+    """Why .gitattributes says what it says: without it, the reader's file is not the reader's."""
+    for clone in (course, mine):
+        (clone / ".gitattributes").write_text("*.ipynb text eol=lf\n")
+    wrote = edit(mine / LESSON, answer)
+    edit(course / LESSON, rewrite)
+    publish(course)
+    update.update(mine)
+    assert (mine / LESSON).read_bytes() != wrote
+
+
+def test_pristine_keeps_each_version_and_does_nothing_twice(mine: Path) -> None:
+    wrote = [edit(mine / LESSON, answer)]
+    update.pristine("03", mine)
+    assert "already" in update.pristine("03", mine)
+    # Twice in a second, and a lesson that is not there at all.
+    wrote.append(edit(mine / LESSON, rewrite))
+    update.pristine(LESSON, mine)
+    (mine / LESSON).unlink()
+    assert "kept" not in update.pristine("03_backprop_through_embeddings", mine)
+    kept = [path.read_bytes() for path in (mine / "kept").iterdir()]
+    assert sorted(kept) == sorted(wrote)
+    assert (mine / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
+
+
+def test_pristine_is_what_was_published_though_a_pull_committed_the_answers(
+    course: Path, mine: Path
+) -> None:
+    edit(mine / LESSON, answer)
+    (course / "helpers.py").write_text("one = 3\n")
+    publish(course)
+    update.update(mine)
+    assert git(mine, "log", "--format=%s", "--", LESSON).startswith("Automatic commit")
+    update.pristine("03", mine)
+    assert (mine / LESSON).read_bytes() == (course / LESSON).read_bytes()
+    update.update(mine)
+    assert (mine / LESSON).read_bytes() == (course / LESSON).read_bytes()
+
+
+def test_a_copy_that_is_no_clone_is_pristine_again_from_its_own_shelf(tmp_path: Path) -> None:
+    for folder in ("notebooks", update.PRISTINE):
+        (tmp_path / folder).mkdir()
+        shutil.copy(ROOT / LESSON, tmp_path / folder)
+    wrote = edit(tmp_path / LESSON, answer)
+    assert "kept/03_backprop" in update.pristine("03", tmp_path)
+    assert (tmp_path / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
+    assert next((tmp_path / "kept").iterdir()).read_bytes() == wrote
+    with pytest.raises(update.UpdateError, match="no git clone"):
+        update.update(tmp_path)
+    shutil.rmtree(tmp_path / update.PRISTINE)
+    with pytest.raises(update.UpdateError, match="Download it again"):
+        update.pristine("03", tmp_path)
+
+
+@pytest.mark.parametrize("lesson", ["42", "", "lookup", "0"])
+def test_a_lesson_that_is_none_is_named_with_those_that_are(mine: Path, lesson: str) -> None:
+    with pytest.raises(update.UpdateError, match=r"by its number: 01, 02, 03\."):
+        update.pristine(lesson, mine)
+
+
+def test_a_clone_that_follows_nothing_says_how_to_follow(course: Path) -> None:
+    with pytest.raises(update.UpdateError, match="set-upstream-to"):
+        update.update(course)
+    # Its own last commit is then the published one.
+    edit(course / LESSON, answer)
+    assert "as it was published" in update.pristine("03", course)
+    assert json.loads((course / LESSON).read_text(encoding="utf-8"))["cells"]
+
+
+def test_the_command_says_in_a_line_what_is_wrong(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(update, "ROOT", mine)
+    assert update.main(["--pristine", "99"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no lesson '99'" in line
+    assert update.main(["--pristine"]) == 1
+    assert "Name one by its number" in capsys.readouterr().err
+    assert update.main([]) == 0
+    assert capsys.readouterr().out == "Nothing is new. Your answers are as they were.\n"

@@ -1,0 +1,334 @@
+"""The workshop kit: what is handed out, what the instructor gets, slides, and packages."""
+
+import html.parser
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from packaging.requirements import Requirement
+
+from helpers import slides, workshop
+from helpers.lessons import exercises, read, tags, with_solutions
+from helpers.update import PRISTINE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ROOT = Path(__file__).parents[1]
+LESSONS = workshop.lesson_paths()
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kit as it is written, before anything in it runs."""
+    kit = tmp_path_factory.mktemp("workshop") / "kit"
+    assert workshop.main(["--kit", str(kit), "--no-run"]) == 0
+    return kit
+
+
+def handed(kit: Path, path: Path) -> NotebookNode:
+    return read(kit / "participants" / "notebooks" / path.name)
+
+
+# What participants get.
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_students_notebook_is_the_lesson_that_the_tests_run(kit: Path, path: Path) -> None:
+    """Cell by cell: the code is that which nbval runs, and only solutions differ in words."""
+    lesson, student = read(path), handed(kit, path)
+    for cell, other in zip(lesson.cells, student.cells, strict=True):
+        assert (other.id, other.cell_type) == (cell.id, cell.cell_type)
+        if "solution" in tags(cell):
+            assert other.source == workshop.WITHHELD
+        else:
+            assert other.source == cell.source
+        if other.cell_type == "code":
+            assert other.outputs == [] and other.execution_count is None
+    nbformat.validate(student)
+    # No line of a solution is left that the lesson does not show elsewhere.
+    shown = "\n".join(cell.source for cell in lesson.cells if "solution" not in tags(cell))
+    left = "\n".join(cell.source for cell in student.cells)
+    for exercise in exercises(lesson):
+        assert exercise.code not in left
+        for line in map(str.strip, exercise.code.splitlines()):
+            assert line in shown or line not in left, line
+
+
+def test_the_copy_is_whole_and_holds_each_lesson_twice(kit: Path) -> None:
+    copy = kit / "participants"
+    for path in LESSONS:
+        published = (copy / PRISTINE / path.name).read_bytes()
+        assert (copy / "notebooks" / path.name).read_bytes() == published
+    for name in workshop.COPIED:
+        assert (copy / name).exists(), name
+    assert not list(copy.rglob("__pycache__")) and not (copy / "site" / "instructor").exists()
+    with zipfile.ZipFile(kit / "participants.zip") as packed:
+        files = {name for name in packed.namelist() if not name.endswith("/")}
+    assert files == {path.relative_to(kit).as_posix() for path in copy.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("number", ["00", "01"])
+def test_a_short_lesson_runs_in_the_copy_with_the_copys_helpers(kit: Path, number: str) -> None:
+    copy = kit / "participants"
+    (path,) = (copy / "notebooks").glob(f"{number}_*.ipynb")
+    before = sorted(copy.rglob("*"))
+    nb = read(path)
+    nb.cells.append(nbformat.v4.new_code_cell("import helpers; print(helpers.__file__)"))
+    done = workshop.run(nb, "participants", path.parent, path.name)
+    assert Path(done.cells[-1].outputs[0].text.strip()).parent == copy / "helpers"
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+    # A run leaves nothing behind in what is handed out.
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_a_notebook_that_fails_is_named_with_its_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nb = nbformat.v4.new_notebook()
+    nb.cells = [nbformat.v4.new_code_cell("1 / 0", id="the-cell")]
+    for kind in workshop.SAYS:
+        (tmp_path / kind / "notebooks").mkdir(parents=True)
+        nbformat.write(nb, tmp_path / kind / "notebooks" / "00_x.ipynb")
+    assert workshop.run_all(tmp_path, at_once=1) == 2
+    said = capsys.readouterr().err
+    assert "participants/00_x.ipynb: cell 0 (the-cell): ZeroDivisionError" in said
+
+
+@pytest.mark.parametrize("kind", workshop.SAYS)
+def test_an_exercise_that_says_the_wrong_thing_fails(tmp_path: Path, kind: str) -> None:
+    (wrong,) = set(workshop.SAYS.values()) - {workshop.SAYS[kind]}
+    nb = nbformat.v4.new_notebook()
+    where = {"id": "stub", "metadata": {"tags": ["exercise"]}}
+    nb.cells = [nbformat.v4.new_code_cell(f"print({wrong!r})", **where)]
+    with pytest.raises(workshop.LessonError, match=f"stub says '{wrong}"):
+        workshop.run(nb, kind, tmp_path, "x")
+    nb.cells[0].source = f"print({workshop.SAYS[kind]!r})"
+    workshop.run(nb, kind, tmp_path, "x")
+
+
+def test_the_copys_makefile_has_what_works_there_and_no_more() -> None:
+    course = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ours = workshop.makefile(course)
+    phony = re.search(r"^\.PHONY: (.*)$", ours, re.M)[1].split()
+    assert set(phony) == workshop.COMMANDS
+    rules = re.findall(r"^([a-z][a-z -]*):(?!=)", ours, re.M)
+    assert {name for rule in rules for name in rule.split()} == workshop.COMMANDS
+    listed = set(re.findall(r"^\t@echo 'make (\w+) ", ours, re.M))
+    assert listed == workshop.COMMANDS - {"help", "environment", "environment-dev"}
+    # All lines are the course's own, so that a command there does what it does here.
+    assert set(ours.splitlines()) - set(course.splitlines()) == {f".PHONY: {' '.join(phony)}"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no make")
+def test_the_copys_commands_start(kit: Path) -> None:
+    listing = subprocess.run(
+        ["make", "-s", "help", f"PYTHON={sys.executable}"],
+        cwd=kit / "participants",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "make lab" in listing and "make test" not in listing
+    again = [sys.executable, "helpers/update.py", "--pristine", "03"]
+    quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        again, cwd=kit / "participants", capture_output=True, text=True, env=quiet
+    )
+    assert done.returncode == 0 and "already" in done.stdout, done.stderr
+
+
+def test_a_copys_readme_links_to_what_is_there(kit: Path) -> None:
+    for kind in workshop.SAYS:
+        readme = (kit / kind / "README.md").read_text(encoding="utf-8")
+        assert "## What the course settles" in readme and workshop.FOLDED not in readme
+        targets = re.findall(r"\]\(([^)#:]+)\)", readme)
+        assert len(targets) > len(LESSONS)
+        for target in targets:
+            assert (kit / kind / target).exists(), target
+
+
+# What the instructor gets.
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_instructors_notebook_is_the_solved_lesson_with_the_notes(
+    kit: Path, path: Path
+) -> None:
+    nb = read(kit / "instructor" / "notebooks" / path.name)
+    added = [cell for cell in nb.cells if cell.id.startswith("notes")]
+    rest = [cell for cell in nb.cells if not cell.id.startswith("notes")]
+    solved = with_solutions(read(path)).cells
+    assert [(c.id, c.source) for c in rest] == [(c.id, c.source) for c in solved]
+    assert nb.cells[1].id == "notes" and "## Checkpoint" in nb.cells[1].source
+    # A note before each section that the page gives minutes and a link.
+    page = workshop.notes(path.stem)
+    wanted = re.findall(r"^\| *\[[^\]]+\]\([^)#]*#([^)]+)\) *\| *\d+ *\|", page, re.M)
+    assert [cell.id for cell in added[1:]] == [f"notes-{name}"[:64] for name in wanted]
+    assert len(wanted) >= 3
+    for cell in added:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", cell.source):
+            assert (kit / "instructor" / "notebooks" / target).exists(), target
+
+
+def test_the_guide_is_one_page_whose_links_resolve(kit: Path) -> None:
+    page = (kit / "instructor" / "guide.html").read_text(encoding="utf-8")
+    names = re.findall(r'<article id="([^"]+)"', page)
+    assert names == ["guide", *(path.stem for path in LESSONS)]
+    links = re.findall(r'href="([^"]+)"', page)
+    for link in links:
+        if not link.startswith(("http", "#")):
+            assert (kit / "instructor" / link.partition("#")[0]).exists(), link
+        if link.startswith("#"):
+            assert link[1:] in names, link
+    assert page.count("<table") > 2 * len(LESSONS)
+
+
+# Slides.
+
+
+class Page(html.parser.HTMLParser):
+    """The sources that a page loads, and its images without words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.images = self.wordless = 0
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.loads += [given["src"]] if given.get("src") else []
+        self.loads += [given["href"]] if tag == "link" and given.get("href") else []
+        self.images += tag == "img"
+        self.wordless += tag == "img" and len(given.get("alt") or "") < 40
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_slides_are_the_lessons_own_and_load_nothing(kit: Path, path: Path) -> None:
+    source = (kit / "instructor" / "slides" / f"{path.stem}.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(source)
+    assert all(src.startswith("data:image/png") for src in page.loads)
+    assert not re.search(r"url\((?!data:|#)|@import", source.partition("</style>")[0])
+    figures = [
+        out
+        for cell in read(path).cells
+        for out in cell.get("outputs", [])
+        if "image/png" in out.get("data", {})
+    ]
+    assert page.images == len(figures) and page.wordless == 0
+    for words, drawn in (("**To remember", "<strong>To r"), ("**Predict**", "<strong>Predict</")):
+        said = sum(cell.source.count(words) for cell in spoken_cells(path))
+        assert source.count(drawn) == said
+        assert said or path.stem.startswith("00")
+
+
+def spoken_cells(path: Path) -> list[NotebookNode]:
+    return [
+        cell
+        for cell in slides.spoken(read(path)).cells
+        if cell.metadata["slideshow"]["slide_type"] != slides.SKIP
+    ]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_live_slides_run_every_cell_in_order_and_give_nothing_away(kit: Path, path: Path) -> None:
+    nb = read(kit / "instructor" / "slides" / path.name)
+    nbformat.validate(nb)
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    theirs = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    assert [cell.source for cell in code] == theirs
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    left_out = [c.metadata["slideshow"]["slide_type"] == slides.SKIP for c in code]
+    # Only the last ones are left out: nothing that is shown can miss what it stands on.
+    assert left_out == sorted(left_out)
+    solutions = {exercise.code for exercise in exercises(read(path))}
+    assert not any(code in cell.source for cell in nb.cells for code in solutions if len(code) > 40)
+
+
+def test_blocks_are_cut_at_blank_lines_and_lists_and_fences_stay_whole() -> None:
+    whole = "One\ntwo.\n\n- a\n\n- b\n\n```python\nx = 1\n\ny = 2\n```\n\n| t |\n|--|"
+    assert slides.blocks(f"## A\n\n{whole}\n\nEnd.") == ["## A", whole, "End."]
+    # A table or a list right below a heading is a piece of its own.
+    assert slides.blocks("## A\n\n| t |\n|--|\n\nEnd.") == ["## A", "| t |\n|--|", "End."]
+
+
+def test_no_slide_is_larger_than_the_screen(kit: Path, browser: "Browser") -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, offline=True)
+    tab = context.new_page()
+    large, seen = [], 0
+    for path in sorted((kit / "instructor" / "slides").glob("*.html")):
+        tab.goto(path.as_uri())
+        tab.wait_for_function("window.Reveal && Reveal.isReady()")
+        sizes = tab.evaluate(MEASURE)
+        seen += len(sizes)
+        large += [(path.stem, *size) for size in sizes if max(size[1:]) > 1 or size[0] == ""]
+    context.close()
+    assert not large
+    # More than thirty a lesson, the short first one aside.
+    assert seen > 30 * (len(LESSONS) - 1)
+
+
+# For each slide, with all of its steps shown: its first words, and by how many pixels it is too
+# wide, too low or too high for the screen. What is not text, an image or a box is not measured.
+MEASURE = """() => Reveal.getSlides().map((slide) => {
+  const { h, v } = Reveal.getIndices(slide);
+  Reveal.slide(h, v, 99);
+  const parts = [...slide.querySelectorAll("h1, h2, h3, p, li, pre, img, table")]
+    .filter((part) => !part.closest("aside"));
+  const boxes = parts.map((part) => part.getBoundingClientRect());
+  return [
+    slide.innerText.slice(0, 50) || (parts.length ? "figure" : ""),
+    Math.max(...boxes.map((box) => box.right)) - 1280,
+    Math.max(...boxes.map((box) => box.bottom)) - 720,
+    -Math.min(...boxes.map((box) => box.top)),
+  ];
+})"""
+
+
+# Packages for a room without a network.
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, into: Path, *rooms: str) -> list[list[str]]:
+    """What pip is asked for, a list of arguments for each room."""
+    said: list[list[str]] = []
+    monkeypatch.setattr(workshop.subprocess, "run", lambda command, check: said.append(command))
+    workshop.wheels(ROOT / "requirements.txt", into, list(rooms))
+    return said
+
+
+def test_each_room_gets_what_its_computers_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows, mac = asked(monkeypatch, tmp_path, "windows-3.14", "macos-3.11")
+    assert "--platform=win_amd64" in windows and "--python-version=3.14" in windows
+    names = [{Requirement(a).name for a in args if "==" in a} for args in (windows, mac)]
+    assert {"torch", "jupyterlab", "setuptools", "pywinpty"} <= names[0]
+    assert "gensim" not in names[0] and "gensim" in names[1] and "appnope" in names[1]
+    assert not {"pexpect", "appnope"} & names[0] and "pywinpty" not in names[1]
+    assert all(re.search(r"==[\d.]+$", a) for a in windows if "==" in a)
+
+
+def test_this_computer_gets_the_list_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = asked(monkeypatch, tmp_path)
+    assert command[-2:] == ["-r", str(ROOT / "requirements.txt")] and "--no-deps" not in command
+
+
+def test_a_room_that_is_none_and_a_torch_with_cuda_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("windows", "beos-3.12", "linux-2.7"):
+        with pytest.raises(ValueError, match="is no room"):
+            asked(monkeypatch, tmp_path, room)
+    (tmp_path / "torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl").touch()
+    with pytest.raises(ValueError, match="CUDA"):
+        asked(monkeypatch, tmp_path, "linux-3.12")
