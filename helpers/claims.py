@@ -52,7 +52,7 @@ def read(path: Path = ROOT / "data" / "claims.csv") -> list[Claim]:
 
 def table(claims: Iterable[Claim], lesson: str = "") -> str:
     """A Markdown table of `claims`; the sections of `lesson` stand there without its number."""
-    lines = [f"| | claim | verdict | evidence | {'section' if lesson else 'where'} |"]
+    lines = [f"| id | claim | verdict | evidence | {'section' if lesson else 'where'} |"]
     lines += ["|:--|:--|:--|:--|:--|"]
     for c in claims:
         where = [w.removeprefix(f"{lesson} ") for w in c.where]
