@@ -49,9 +49,10 @@ update: environment
 pristine:
 	@$(PYTHON) helpers/update.py --pristine $(LESSON)
 
-# One thread each: two workers with two threads each would fight over two cores.
+# One thread each: two workers with two threads each would fight over two cores. Files in their order,
+# not those with most tests first: the longest have few.
 test: lint
-	CI=1 OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env tests notebooks
+	CI=1 OMP_NUM_THREADS=1 $(IN_VENV) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env tests notebooks
 
 lint: environment-dev
 	$(IN_VENV) -m ruff check
