@@ -50,10 +50,10 @@ This folder is your own copy of the course. Answers that you write stay in it.
 
     make check                                  # on Windows: py helpers\\environment.py --check
 
-makes the environment, which takes minutes and 2 GB (7 or more with CUDA), tries what the lessons
-need, and ends with *Ready* or with what is to be mended. On Linux without an NVIDIA card, put
-`PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` before it. A folder `wheels/` in here, if
-your instructor handed one out, takes the network's place.
+makes the environment, which takes minutes and 3 GB of free disk (12 with CUDA), tries what the
+lessons need, and ends with *Ready* or with what is to be mended. On Linux without an NVIDIA card,
+put `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` before it. A folder `wheels/` in
+here, if your instructor handed one out, takes the network's place.
 
 **On the day.**
 

@@ -84,6 +84,8 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
 
     A cell whose id is also the anchor of its own heading has it already.
     """
+    if docname == "README":  # its title is the front page's
+        source[0] = source[0].replace("# nn.Embedding", "# Run it yourself", 1)
     if notebook(docname):
         nb = json.loads(source[0])
         for cell in nb["cells"]:
@@ -238,12 +240,26 @@ def write_entrance(app: Sphinx, error: Exception | None) -> None:
         )
 
 
+# The theme loads the search on every page, so Sphinx takes each for the search page and marks
+# nothing of what was searched for.
+SHOW_HIT = """
+addEventListener("load", () => {
+  if (location.pathname.endsWith("/search.html")) return;
+  SphinxHighlight.highlightSearchWords();
+  if (!location.hash) setTimeout(() => {
+    document.querySelector("article span.highlighted")?.scrollIntoView({ block: "center" });
+  }, 100);
+});
+"""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     # What this file makes is made anew when the file has changed.
     app.add_config_value("own_code", Path(__file__).read_text(encoding="utf-8"), "env")
     app.connect("source-read", mark_cells)
     app.connect("doctree-read", name_cells)
     app.connect("build-finished", write_entrance)
+    app.add_js_file(None, body=SHOW_HIT, priority=900)
     app.add_directive("lessons", Lessons)
     app.add_directive("claims", Claims)
     app.add_html_math_renderer(
