@@ -57,12 +57,13 @@ test: lint
 lint: environment-dev
 	$(IN_VENV) -m ruff check
 
+# LC_ALL: Sphinx ends at a locale that the system has not.
 site: environment-dev
-	$(IN_VENV) -m sphinx -q -W --keep-going -j auto -c site . build/site
+	LC_ALL=C $(IN_VENV) -m sphinx -q -W --keep-going -j auto -c site . build/site
 	@echo 'Open build/site/index.html'
 
 links: environment-dev
-	$(IN_VENV) -m sphinx -q --keep-going -b linkcheck -c site . build/links
+	LC_ALL=C $(IN_VENV) -m sphinx -q --keep-going -b linkcheck -c site . build/links
 
 workshop: environment-dev
 	$(IN_VENV) -m helpers.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))

@@ -49,6 +49,10 @@ TEMPLATE = r"""
 {%- if cell.metadata.slideshow.data and cell.metadata.slideshow.data.figure -%}{{ super() }}
 {%- else -%}<div class="fragment">{{ super() }}</div>{%- endif -%}
 {%- endblock output_group -%}
+{%- block input_group -%}
+{%- if cell.metadata.slideshow.slide_type == "-" -%}<div class="fragment">{{ super() }}</div>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock input_group -%}
 {%- block body_footer -%}</div></main>{%- endblock -%}
 {%- block footer -%}
 <script>{{ resources.slides.reveal }}</script>
@@ -99,7 +103,7 @@ RISE_CSS = """
 .reveal .jp-RenderedHTMLCommon h3 { font-size: 40px }
 .reveal .jp-Placeholder-content, .reveal .jp-Placeholder-content * { font-size: 14px }
 .reveal .jp-OutputArea-output pre { font-size: 22px }
-.reveal .jp-RenderedImage img { max-height: 560px; width: auto; max-width: 100% }
+.reveal .jp-RenderedImage img { max-height: 440px; width: auto; max-width: 100% }
 """
 
 
@@ -199,7 +203,12 @@ def spoken(nb: NotebookNode) -> NotebookNode:
         elif "exercise" in tags(cell) and len(lines) <= LINES:
             cell.outputs, room = [], 0
             _place(cell, BELOW, *_wide(lines))
-        elif asked and text is not None and len(lines) <= LINES and not DRAWS.search(cell.source):
+        elif (
+            (asked or cell.source.startswith("class "))  # which later slides may use
+            and text is not None
+            and len(lines) <= LINES
+            and not DRAWS.search(cell.source)
+        ):
             answer = text.split("\n") if text else []
             if len(lines) + len(answer) > LINES or any(len(line) > WIDTH for line in answer):
                 cell.outputs, answer = [], []

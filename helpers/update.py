@@ -2,7 +2,8 @@
 
 `python -m helpers.update` pulls what is new, as nbgitpuller does it: a notebook that you changed
 stays as you have it, to the last byte, every other file is renewed, and a file that you deleted
-comes back. (.gitattributes tells git to merge notebooks as a whole, never line by line.)
+(without telling git) comes back. (.gitattributes tells git to merge notebooks as a whole, never
+line by line.)
 `python -m helpers.update --pristine 03` gives lesson 03 back as published, and first puts your own
 version into the folder kept/, with the time in its name. The second needs no network, and no
 package besides the standard library.
@@ -10,6 +11,7 @@ package besides the standard library.
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -36,6 +38,20 @@ def git(root: Path, *arguments: str) -> bytes:
         raise UpdateError(f"git {arguments[0]} failed. It says: {words[-1]}") from error
 
 
+def plain() -> dict[str, str]:
+    """The environment, with git in English, which nbgitpuller reads, and as it is by default."""
+    settings = {
+        "commit.gpgSign": "false",
+        "merge.ff": "true",
+        "diff.renames": "false",  # or nbgitpuller misses a new file that was another's name before
+        "merge.renames": "true",
+    }
+    found = {**os.environ, "LC_ALL": "C", "GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        found |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return found
+
+
 def is_clone(root: Path) -> bool:
     """Whether `root` is the top of a git clone (a folder inside another clone is none)."""
     return (root / ".git").exists()
@@ -43,6 +59,7 @@ def is_clone(root: Path) -> bool:
 
 def upstream(root: Path) -> tuple[str, str]:
     """(remote, branch) that this clone follows; UpdateError where it follows none."""
+    git(root, "rev-parse", "--git-dir")  # says what else may be wrong: no git, another's folder
     try:
         name = git(root, "rev-parse", "--abbrev-ref", "@{upstream}").decode().strip()
     except UpdateError as error:
@@ -56,21 +73,22 @@ def upstream(root: Path) -> tuple[str, str]:
 
 def published(root: Path) -> str:
     """The newest published commit that this clone holds; its own last one if it follows none."""
-    try:
-        upstream(root)
-    except UpdateError:
-        return "HEAD"
-    return git(root, "merge-base", "HEAD", "@{upstream}").decode().strip()
+    for name in ("@{upstream}", "origin/HEAD"):
+        try:
+            return git(root, "merge-base", "HEAD", name).decode().strip()
+        except UpdateError:
+            continue
+    return "HEAD"
 
 
 def lessons(root: Path) -> dict[str, bytes]:
     """The published lessons, file name to contents; UpdateError if this copy holds none."""
-    if is_clone(root):
+    found = {path.name: path.read_bytes() for path in sorted((root / PRISTINE).glob("*.ipynb"))}
+    if not found and is_clone(root):
         commit = published(root)
         names = git(root, "ls-tree", "--name-only", commit, "notebooks/").decode().split("\n")
         names = [name for name in names if name.endswith(".ipynb")]
         return {Path(name).name: git(root, "show", f"{commit}:{name}") for name in names}
-    found = {path.name: path.read_bytes() for path in sorted((root / PRISTINE).glob("*.ipynb"))}
     if not found:
         raise UpdateError(
             "This copy is neither a git clone nor a workshop's, so it does not hold the lessons as "
@@ -130,20 +148,29 @@ def update(root: Path) -> str:
         )
     if importlib.util.find_spec("nbgitpuller") is None:
         raise UpdateError("nbgitpuller is not installed. Run `make lab` once, then this.")
+    if (root / ".git" / "MERGE_HEAD").exists():
+        raise UpdateError(
+            "A merge is not finished here. Finish it (git commit --all), then run this again."
+        )
     remote, branch = upstream(root)
+    if remote != "origin":  # nbgitpuller knows no other
+        raise UpdateError(f"This clone follows {remote}, and only origin can be pulled from.")
     url = git(root, "remote", "get-url", remote).decode().strip()
     before = published(root)
     command = [sys.executable, "-m", "nbgitpuller.pull", url, branch, str(root)]
-    pull = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    pull = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=plain())
     if pull.returncode:
         if (root / ".git" / "MERGE_HEAD").exists():
             git(root, "merge", "--abort")
-        words = pull.stdout.decode(errors="replace").strip().splitlines() or ["nothing said"]
+        said = pull.stdout.decode(errors="replace").strip().splitlines() or ["nothing said"]
+        if "'ls-remote'" in said[-1] or "'fetch'" in said[-1]:
+            said.append(f"Is there a network, and does {url} answer?")
+        why = [line for line in said if line.startswith(("fatal: ", "error: ", "CONFLICT", "Is "))]
         raise UpdateError(
-            f"The update did not work: {words[-1].rstrip('.')}. Your files are as they were. Is "
-            f"there a network, and does {url} answer?"
+            f"The update did not work. Your files are as they were. {(why or said)[-1]}"
         )
-    return news(root, before)
+    lines = pull.stdout.decode(errors="replace").splitlines()
+    return "\n".join([*(line for line in lines if line.startswith("Renamed ")), news(root, before)])
 
 
 def news(root: Path, before: str) -> str:
@@ -153,6 +180,7 @@ def news(root: Path, before: str) -> str:
         return "Nothing is new. Your answers are as they were."
     names = git(root, "diff", "--name-only", "--diff-filter=d", before, now).decode().splitlines()
     new = [name for name in names if name.startswith("notebooks/") and name.endswith(".ipynb")]
+    new = [name for name in new if (root / name).exists()]  # or the reader has renamed it
     kept = [n for n in new if (root / n).read_bytes() != git(root, "show", f"{now}:{n}")]
     lines = [f"Updated, {len(names)} files."]
     lines += [f"New or renewed: {Path(name).name}" for name in new if name not in kept]

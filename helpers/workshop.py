@@ -38,9 +38,17 @@ COPIED = (
 # The commands that work in a copy; the others need what only a git clone has.
 COMMANDS = {"help", "lab", "check", "pristine", "clean", "environment", "environment-dev"}
 # The parts of the README that a copy keeps, and what is otherwise in it.
-KEPT = ("## The lessons", "## What the course", "## Licence")
+KEPT = ("## The lessons", "## Licence")
 FOLDED = "The solutions are folded below each exercise."
 WITHHELD = "*The solution is shown when everybody has tried.*"
+# What the lessons say of themselves, and is otherwise in a participant's copy.
+OTHERWISE = {
+    "The lessons come with our outputs, so that they can be read without running them. If you mean "
+    "to predict and run, hide the answers first: *Edit > Clear Outputs of All Cells*. They come "
+    "back as you run.": "The outputs are left out: predict, then run.",
+    "A solution is folded away underneath.": "Your instructor shows one when everybody has tried.",
+    "are in the [README](../README.md) and at the end of each": "are at the end of each",
+}
 SAYS = {"participants": "Not attempted yet.", "instructor": "Right."}
 WELCOME = """# nn.Embedding: a workshop
 
@@ -61,16 +69,17 @@ here, if your instructor handed one out, takes the network's place.
     make pristine LESSON=03                     # on Windows: py helpers\\update.py --pristine 03
 
 The first opens the lessons, in `notebooks/`. The second gives lesson 03 back as it was handed out;
-your own version goes into `kept/` first.
+your own version goes into `kept/` first. Other commands that a lesson names, such as `make bench`,
+and the tests, are in the course's repository.
 """
 LEADS = """# nn.Embedding: for the instructor
 
 `guide.html` is the guide with a page for each lesson: print it. `notebooks/` are the lessons with
-solutions and notes, run. `slides/` holds each lesson's slides twice: `.html` opens in any browser,
-without a network (F fills the screen, S opens the notes), and `.ipynb` is to be run live, in the
-JupyterLab of the clone that made the kit, by *Open as Reveal Slideshow* above the notebook. Click
-into a slide once; from then on Shift + Enter runs what is next on it, folded cells too, and Space
-goes on. Nothing shows before it is run.
+solutions, answers and notes, run: for your own screen, not for the projector. `slides/` holds each
+lesson's slides twice: `.html` opens in any browser, without a network (F fills the screen, S opens
+the notes), and `.ipynb` is to be run live, in the JupyterLab of the clone that made the kit: Alt +
+R, then *View > Full screen slideshow*. Click into a slide once; from then on Shift + Enter runs
+what is next on it, folded cells too, and Space goes on. Nothing shows before it is run.
 """
 # A room's computers, as pip names them: Linux with glibc 2.28 or newer, macOS 14 on Apple silicon.
 TAGS = {
@@ -116,7 +125,15 @@ def student(nb: NotebookNode) -> NotebookNode:
     for cell in nb.cells:
         if "solution" in tags(cell):
             cell.source = WITHHELD
+        cell.source = otherwise(cell.source)
     return nb
+
+
+def otherwise(text: str) -> str:
+    """What a participant's copy says in the place of a lesson's words."""
+    for ours, theirs in OTHERWISE.items():
+        text = text.replace(ours, theirs)
+    return text
 
 
 def table_rows(page: str) -> list[list[str]]:
@@ -202,7 +219,8 @@ def copy_course(root: Path, into: Path, welcome: str) -> None:
     readme = (root / "README.md").read_text(encoding="utf-8")
     parts = re.split(r"^(?=## )", readme, flags=re.M)
     parts = [part for part in parts if part.startswith(KEPT)]
-    text = "\n".join([welcome, *parts]).replace(FOLDED, "Your instructor has the solutions.")
+    theirs, ours = "Your instructor has the solutions.", "The solutions stand in the stubs' places."
+    text = "\n".join([welcome, *parts]).replace(FOLDED, theirs if welcome == WELCOME else ours)
     (into / "README.md").write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -211,6 +229,8 @@ def guide(root: Path) -> str:
     articles = []
     for name in ("guide", *(path.stem for path in lesson_paths(root))):
         text = notes(name, root).replace("](../../", "](")
+        # A browser would show the text of a notebook's file.
+        text = re.sub(r"\[([^\]]+)\]\(notebooks/[^)]*\)", r"\1", text)
         text = re.sub(r"\]\((guide|\d\d_\w+)\.md(?:#[\w-]*)?\)", r"](#\1)", text)
         body = markdown2html(text.replace("](../", "](site/"))
         # Pages share headings, and an id may stand once.
@@ -222,6 +242,8 @@ def guide(root: Path) -> str:
 
 def write(root: Path, kit: Path) -> None:
     """Write the kit from the lessons, all but what running them adds."""
+    if any(kit.glob("*")) and not (kit / "participants").is_dir():
+        raise ValueError(f"{kit} holds what is no kit, and would be deleted. Name a new folder.")
     shutil.rmtree(kit, ignore_errors=True)
     copy_course(root, kit / "participants", WELCOME)
     copy_course(root, kit / "instructor", LEADS)

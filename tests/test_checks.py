@@ -136,11 +136,11 @@ def test_a_check_raises_when_the_environment_asks(monkeypatch) -> None:
     assert check_named("start_here.numbers_in_the_table")(30).state == checks.RIGHT
 
 
-def test_an_endless_loop_ends(monkeypatch) -> None:
-    def endless(V, p):
-        while V:
-            pass
-
+@pytest.mark.parametrize("loop", ["while V:\n  pass", "while V: pass", "while True: pass"])
+def test_an_endless_loop_ends(loop: str, monkeypatch) -> None:
+    found = {}
+    exec(f"def endless(V, p):\n {loop}", found)
+    endless = found["endless"]
     monkeypatch.setattr(checks, "SECONDS", 0.2)
     result = check_named("lookup_tables.smallest_dimension")(endless)
     assert result.state == checks.WRONG and "loop never end" in result.hint

@@ -1,6 +1,7 @@
 """The built site: whole, without a dead link, and readable without a network."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -212,7 +213,11 @@ def test_the_build_refuses_a_link_to_an_unknown_cell_and_writes_formulas(tmp_pat
     )
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "site", "."]
     done = subprocess.run(
-        [*command, tmp_path / "built"], cwd=tmp_path, capture_output=True, encoding="utf-8"
+        [*command, tmp_path / "built"],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode != 0
     warnings = re.findall(r"WARNING: (.*)", done.stderr)

@@ -1,6 +1,7 @@
 """Updating costs no answer: git and nbgitpuller on a course that goes on while it is read."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from helpers.lessons import read, store, tags
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("01_lookup_tables", "02_one_hot_equivalence", "03_backprop_through_embeddings")
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="There is no git")
+
 LESSON = "notebooks/03_backprop_through_embeddings.ipynb"
 
 
@@ -21,6 +24,16 @@ def git(folder: Path, *arguments: str) -> str:
     settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
     command = ["git", *settings, *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git as it is by default; and in a hook GIT_DIR would lead every command into the course."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("LC_ALL", "C")
 
 
 def publish(course: Path) -> None:
@@ -217,3 +230,18 @@ def test_the_command_says_in_a_line_what_is_wrong(
     assert "Name one by its number" in capsys.readouterr().err
     assert update.main([]) == 0
     assert capsys.readouterr().out == "Nothing is new. Your answers are as they were.\n"
+
+
+def test_a_merge_of_the_readers_own_is_left_alone(course: Path, mine: Path) -> None:
+    """`git merge --abort` would take along what was written since."""
+    edit(mine / LESSON, answer)
+    git(mine, "commit", "--quiet", "-am", "mine")
+    edit(course / LESSON, rewrite)
+    publish(course)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(mine, "pull", "--quiet", "--no-rebase")
+    wrote = edit(mine / LESSON, lambda nb: nb.cells.pop())
+    course.rename(course.with_name("gone"))
+    with pytest.raises(update.UpdateError, match="merge is not finished"):
+        update.update(mine)
+    assert (mine / LESSON).read_bytes() == wrote
