@@ -58,6 +58,11 @@ class _ThisInterpreter(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict())
 
 
+def paths(folder: Path = FOLDER) -> list[Path]:
+    """The lessons in `folder`, in order; what else a person may keep there is none of them."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
 def tags(cell: NotebookNode) -> list[str]:
     """The cell's tags, in order."""
     return list(cell.metadata.get("tags", []))

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 from helpers import slides
 from helpers.checks import RAISE
-from helpers.lessons import LessonError, execute, read, store, tags, with_solutions
+from helpers.lessons import LessonError, execute, paths, read, store, tags, with_solutions
 from helpers.update import PRISTINE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,11 +107,6 @@ article + article {{ border-top: 3px solid; margin-top: 3em }}
 }}
 </style></head><body>{body}</body></html>
 """
-
-
-def lesson_paths(root: Path = ROOT) -> list[Path]:
-    """The lessons, in order."""
-    return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 def notes(name: str, root: Path = ROOT) -> str:
@@ -227,7 +222,7 @@ def copy_course(root: Path, into: Path, welcome: str) -> None:
 def guide(root: Path) -> str:
     """The instructor's guide and the page of each lesson, as one page of HTML to print."""
     articles = []
-    for name in ("guide", *(path.stem for path in lesson_paths(root))):
+    for name in ("guide", *(path.stem for path in paths(root / "notebooks"))):
         text = notes(name, root).replace("](../../", "](")
         # A browser would show the text of a notebook's file.
         text = re.sub(r"\[([^\]]+)\]\(notebooks/[^)]*\)", r"\1", text)
@@ -250,7 +245,7 @@ def write(root: Path, kit: Path) -> None:
     (kit / "instructor" / "slides").mkdir()
     rise = kit / "instructor" / "slides" / "rise.css"
     rise.write_text(slides.RISE_CSS, encoding="utf-8", newline="\n")
-    for path in lesson_paths(root):
+    for path in paths(root / "notebooks"):
         nb, page = read(path), notes(path.stem, root)
         handed = kit / "participants"
         for folder in (handed / "notebooks", handed / PRISTINE):
@@ -275,12 +270,12 @@ def run_in_place(kind: str, path: Path) -> float:
 
 def run_all(kit: Path, at_once: int = 2) -> int:
     """Run every notebook of the kit, with a line for each; the number that failed."""
-    paths = [(kind, path) for path in lesson_paths(kit / "instructor") for kind in SAYS]
-    paths = [(kind, kit / kind / "notebooks" / path.name) for kind, path in paths]
+    names = [path.name for path in paths(kit / "instructor" / "notebooks")]
+    each = [(kind, kit / kind / "notebooks" / name) for name in names for kind in SAYS]
     failed = 0
     # Processes, since nbclient leaves an event loop open in a thread.
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(run_in_place, kind, path): (kind, path) for kind, path in paths}
+        jobs = {pool.submit(run_in_place, kind, path): (kind, path) for kind, path in each}
         for number, job in enumerate(as_completed(jobs), 1):
             kind, path = jobs[job]
             lead = f"[{number}/{len(jobs)}] {kind}/{path.name}"

@@ -68,11 +68,6 @@ html_theme_options = {
 }
 
 
-def lesson_paths() -> list[Path]:
-    """The notebooks, in order."""
-    return sorted(ROOT.glob("notebooks/*.ipynb"))
-
-
 def notebook(docname: str) -> Path | None:
     """The notebook that `docname` is made from, if it is made from one."""
     path = ROOT / f"{docname}.ipynb"
@@ -164,7 +159,7 @@ class Lessons(Cards):
 
     def run(self) -> list[nodes.Node]:
         rows = []
-        for path in lesson_paths():
+        for path in lessons.paths():
             self.env.note_dependency(str(path))
             first, card = (cell.source for cell in lessons.read(path).cells[:2])
             title, question = first.split("\n\n")[:2]
@@ -178,7 +173,7 @@ class Claims(Cards):
     """The claims: claim, verdict, evidence and links to the cells that assert it."""
 
     def run(self) -> list[nodes.Node]:
-        for path in (ROOT / "data" / "claims.csv", *lesson_paths()):
+        for path in (ROOT / "data" / "claims.csv", *lessons.paths()):
             self.env.note_dependency(str(path))
         cells, every = asserting_cells(), claims.read()
         rows = []
@@ -205,7 +200,7 @@ class Claims(Cards):
 def asserting_cells() -> dict[tuple[str, str], str]:
     """For each claim and place, as in ("C01", "03 §1"), the link to the cell tagged with it."""
     found: dict[tuple[str, str], str] = {}
-    for path in lesson_paths():
+    for path in lessons.paths():
         section = ""
         for cell in lessons.read(path).cells:
             if cell.cell_type == "markdown":

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from helpers.lessons import read, tags
+from helpers.lessons import paths, read, tags
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "site" / "instructor"
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LESSONS = paths()
 PARTS = ["Sections and minutes", "Exercises: wrong answers to expect", "Checkpoint", "When late"]
 CLOSING = {"Claims settled", "In short", "Next", "Further reading"}  # one row of the table
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]*)(?:#([^)\s]*))?\)")

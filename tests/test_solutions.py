@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers import workshop
-from helpers.lessons import exercises, read
+from helpers.lessons import exercises, paths, read
 
-LESSONS = workshop.lesson_paths()
+LESSONS = paths()
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

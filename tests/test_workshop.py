@@ -16,14 +16,14 @@ from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
 from helpers import slides, workshop
-from helpers.lessons import exercises, read, tags, with_solutions
+from helpers.lessons import exercises, paths, read, tags, with_solutions
 from helpers.update import PRISTINE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
-LESSONS = workshop.lesson_paths()
+LESSONS = paths()
 
 
 @pytest.fixture(scope="module")
