@@ -1,9 +1,9 @@
 # The course's commands. `make` alone lists them.
 
 ifndef PYTHON
-# The first of these that the course runs on; helpers/environment.py knows which and says the rest.
+# The first of these that the course runs on; tools/environment.py knows which and says the rest.
 PYTHON := $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$python helpers/environment.py --help >/dev/null 2>&1 && echo $$python && break; done),python3)
+	$$python tools/environment.py --help >/dev/null 2>&1 && echo $$python && break; done),python3)
 endif
 IN_VENV = .venv/bin/python
 # More options for JupyterLab, such as LABFLAGS=--no-browser.
@@ -41,13 +41,13 @@ lab: environment
 	$(IN_VENV) -m jupyterlab $(AS_ROOT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LABFLAGS)
 
 check:
-	@$(PYTHON) helpers/environment.py --check
+	@$(PYTHON) tools/environment.py --check
 
 update: environment
-	@$(IN_VENV) -m helpers.update
+	@$(IN_VENV) -m tools.update
 
 pristine:
-	@$(PYTHON) helpers/update.py --pristine $(LESSON)
+	@$(PYTHON) tools/update.py --pristine $(LESSON)
 
 # One thread each: two workers with two threads each would fight over two cores. Files in their order,
 # not those with most tests first: the longest have few.
@@ -66,28 +66,28 @@ links: environment-dev
 	LC_ALL=C $(IN_VENV) -m sphinx -q --keep-going -b linkcheck -c site . build/links
 
 workshop: environment-dev
-	$(IN_VENV) -m helpers.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
+	$(IN_VENV) -m tools.kit.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
 
 browser: environment-dev
 	COURSE_BROWSER=required $(IN_VENV) -m pytest -q -n 2 --dist loadfile \
 		tests/test_browser.py tests/test_accessibility.py
 
 lessons: environment-dev
-	$(IN_VENV) -m helpers.lessons
+	$(IN_VENV) -m tools.lessons
 
 data: environment
-	$(IN_VENV) -m helpers.pretraining
+	$(IN_VENV) -m tools.corpus.vectors
 
 bench: environment
-	$(IN_VENV) -m tests.benchmarks
+	$(IN_VENV) -m tools.bench
 
 experiments: environment
-	$(IN_VENV) -m tests.experiments
+	$(IN_VENV) -m tools.experiments
 
 environment environment-dev:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo 'There is no $(PYTHON). Install Python 3.11 or newer, with its venv module.' >&2; exit 1; }
-	@$(PYTHON) helpers/environment.py $(if $(filter %-dev,$@),--dev)
+	@$(PYTHON) tools/environment.py $(if $(filter %-dev,$@),--dev)
 
 clean:
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -19,7 +19,8 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from helpers import claims, lessons
+from helpers import claims
+from tools import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,6 +1,6 @@
 """The course's environment: make one, and say what is wrong with one.
 
-As a script, `python3 helpers/environment.py [--dev]` makes .venv beside this folder from
+As a script, `python3 tools/environment.py [--dev]` makes .venv beside this folder from
 requirements.txt (with --dev from requirements-dev.txt) and installs the helpers into it, once;
 again only when the lists change. A folder wheels/ beside the lists takes the network's place. It
 needs the standard library alone, any system's Python will do to start it, and what is missing it

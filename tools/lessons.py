@@ -1,6 +1,6 @@
 """The lessons as files: read, execute, normalise, store, and put the solutions in place.
 
-`python -m helpers.lessons [--fresh] [paths ...]` runs each notebook from a clean kernel in its own
+`python -m tools.lessons [--fresh] [paths ...]` runs each notebook from a clean kernel in its own
 folder and stores it in one fixed form, so that a second run leaves no diff. A cell that measures
 (tag `measured` or `nbval-ignore-output`) keeps its stored outputs for as long as the code up to and
 including it is the code that made them: its metadata holds that code's digest. Helpers and data
@@ -26,7 +26,29 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+
+# The one list of what the course's notebooks are. Whatever else lies in notebooks/ is a reader's own.
+LESSONS = (
+    "00_start_here",
+    "01_lookup_tables",
+    "02_one_hot_equivalence",
+    "03_backprop_through_embeddings",
+    "04_sparse_gradients",
+    "05_cpu_offloaded_tables",
+    "06_word2vec_from_scratch",
+    "07_pretrained_word2vec",
+    "08_fine_tuning",
+    "09_positions",
+    "10_visual_question_answering",
+    "11_beyond_one_machine",
+)
+SIDE_LESSONS: tuple[str, ...] = ()  # in notebooks/more/, such as "01_equal_rows"
+ASKED: tuple[str, ...] = ()  # in notebooks/asked/, questions and answers by topic
+# Lessons of more than one sitting, as the course first had them: not yet held to the budget. This
+# list only shrinks.
+FIRST_FORM = frozenset(LESSONS)
+
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -59,8 +81,23 @@ class _ThisInterpreter(AsyncKernelManager):
 
 
 def paths(folder: Path = FOLDER) -> list[Path]:
-    """The lessons in `folder`, in order; what else a person may keep there is none of them."""
-    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    """The lessons in their order, in `folder`."""
+    return [folder / f"{name}.ipynb" for name in LESSONS]
+
+
+def side_paths(folder: Path = FOLDER) -> list[Path]:
+    """The side lessons, in `folder`/more."""
+    return [folder / "more" / f"{name}.ipynb" for name in SIDE_LESSONS]
+
+
+def taught(folder: Path = FOLDER) -> list[Path]:
+    """Lessons and side lessons: what has a card, exercises and an instructor's page."""
+    return paths(folder) + side_paths(folder)
+
+
+def every(folder: Path = FOLDER) -> list[Path]:
+    """All notebooks of the course: lessons, side lessons, and the questions that people ask."""
+    return taught(folder) + [folder / "asked" / f"{name}.ipynb" for name in ASKED]
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -268,12 +305,12 @@ def with_solutions(nb: NotebookNode) -> NotebookNode:
 
 def main(arguments: list[str] | None = None) -> int:
     """Refresh the notebooks named, or all; 1 if one failed."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.lessons", description=refresh.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.lessons", description=refresh.__doc__)
     parser.add_argument("--fresh", action="store_true", help="measure again")
     parser.add_argument("paths", nargs="*", type=Path)
     options = parser.parse_args(arguments)
     failed = 0
-    for path in options.paths or sorted(FOLDER.glob("*.ipynb")):
+    for path in options.paths or every():
         try:
             print(refresh(path, options.fresh), flush=True)
         except (ValueError, OSError) as error:

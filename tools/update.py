@@ -1,10 +1,10 @@
 """The newest lessons without the loss of an answer, and a lesson as it was published.
 
-`python -m helpers.update` pulls what is new, as nbgitpuller does it: a notebook that you changed
+`python -m tools.update` pulls what is new, as nbgitpuller does it: a notebook that you changed
 stays as you have it, to the last byte, every other file is renewed, and a file that you deleted
 (without telling git) comes back. (.gitattributes tells git to merge notebooks as a whole, never
 line by line.)
-`python -m helpers.update --pristine 03` gives lesson 03 back as published, and first puts your own
+`python -m tools.update --pristine 03` gives lesson 03 back as published, and first puts your own
 version into the folder kept/, with the time in its name. The second needs no network, and no
 package besides the standard library.
 """
@@ -196,7 +196,7 @@ def news(root: Path, before: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m helpers.update", description="Get what is new and keep every answer."
+        prog="python -m tools.update", description="Get what is new and keep every answer."
     )
     words = "put this lesson back as published"
     parser.add_argument("--pristine", metavar="LESSON", nargs="?", const="", help=words)

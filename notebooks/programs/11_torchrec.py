@@ -6,7 +6,7 @@ Beside lesson 11, for Linux. TorchRec is no part of the course's environment; th
 
 and this runs the program, in two processes that meet at a free port:
 
-    .venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/11_torchrec.py
+    .venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/programs/11_torchrec.py
 
 Each process brings half of every batch, asks both shards for its rows, and gets them. In the
 backward pass the gradients go back to the shards, which average over the processes and update the

@@ -1,4 +1,4 @@
-"""helpers.questions: good questions, and a score that only good vectors get."""
+"""helpers.analogies: good questions, and a score that only good vectors get."""
 
 from collections import Counter
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import documentation, questions
-from helpers.questions import PARTS, analogies, pairs, score
+from helpers import analogies, documentation
+from helpers.analogies import PARTS, analogies, pairs, score
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def good(words, random_rows):
 @pytest.mark.parametrize("chunk", [1 << 14, 7])
 @pytest.mark.parametrize("exclude", [True, False])
 def test_the_score_is_that_of_the_definition(words, random_rows, chunk, exclude, monkeypatch):
-    monkeypatch.setattr(questions, "_CHUNK", chunk)
+    monkeypatch.setattr(analogies, "_CHUNK", chunk)
     rows = good(words, random_rows)
     for part in PARTS:
         got = score(words, rows, part, exclude)

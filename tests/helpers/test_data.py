@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from helpers import documentation, pretraining, questions, word2vec
+from helpers import analogies, documentation, word2vec
+from tools.corpus import vectors as pretraining
 
 DATA = documentation.DATA
 README = (DATA / "README.md").read_text(encoding="utf-8")
@@ -158,10 +159,10 @@ def test_most_of_a_bag_has_rows(vocabulary, bags, vectors):
     assert has_row[bags.ids].mean() > 0.95
 
 
-@pytest.mark.parametrize("part", questions.PARTS)
+@pytest.mark.parametrize("part", analogies.PARTS)
 def test_the_score_is_the_readmes(part, vectors):
     """A pair of cosines that differ in the last digit may change places on another machine."""
-    got = questions.score(*vectors, part)
+    got = analogies.score(*vectors, part)
     assert got.missing == 0
     told = re.search(
         rf"^- {part}: (\d+) of (\d+) analogies \(\d+%\), (\d+) of (\d+) mates", README, re.MULTILINE
@@ -172,17 +173,17 @@ def test_the_score_is_the_readmes(part, vectors):
 
 
 def test_the_topics_are_the_readmes(vectors):
-    got = questions.score(*vectors)
-    for topic in {question.topic for question in questions.analogies()}:
+    got = analogies.score(*vectors)
+    for topic in {question.topic for question in analogies.analogies()}:
         told = re.search(rf"^\| {topic} \| (\d+)% \| (\d+)% \|$", README, re.MULTILINE)
-        asked = (questions.analogies("kept"), questions.pairs("kept"))
+        asked = (analogies.analogies("kept"), analogies.pairs("kept"))
         for percent, marks, ask in zip(told.groups(), (got.right, got.near), asked, strict=True):
             share = marks[[question.topic == topic for question in ask]].mean()
             assert abs(100 * share - int(percent)) < 4
 
 
 def test_the_readme_counts_the_questions():
-    for name, ask in (("analogies", questions.analogies), ("pairs", questions.pairs)):
+    for name, ask in (("analogies", analogies.analogies), ("pairs", analogies.pairs)):
         assert re.search(rf"^\| {name}\.csv \| .* \| {len(ask())} \|$", README, re.MULTILINE)
 
 

@@ -111,7 +111,7 @@ def test_nothing_hangs_on_the_hash_seed():
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=True,
@@ -376,7 +376,7 @@ def test_training_has_no_word_or_sentence_that_is_held_out(asked):
 
 
 def test_every_word_has_a_row():
-    words, _ = word2vec.load(Path(__file__).parents[1] / "data" / "docs_word2vec.bin")
+    words, _ = word2vec.load(Path(__file__).parents[2] / "data" / "docs_word2vec.bin")
     used = {word for phrasings in PHRASINGS for word in scenes.vocabulary(phrasings)}
     assert used | set(UNSEEN) <= set(words)
 

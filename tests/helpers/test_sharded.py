@@ -24,7 +24,7 @@ from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_modul
 
 from helpers import sharded
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 V, D = 11, 4  # an odd number of rows: the shards have 6 and 5
 OPTIMIZERS = ["SGD", "Adam", "AdamW"]
 
@@ -530,11 +530,11 @@ def test_torchrec_is_the_release_for_our_pytorch() -> None:
 
 def test_torchrec_is_installed_and_run_by_the_same_words_everywhere() -> None:
     install = ".venv/bin/python -m pip install --no-deps -r requirements-torchrec.txt"
-    launch = ".venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/11_torchrec.py"
+    launch = ".venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/programs/11_torchrec.py"
     run_test = ".venv/bin/python -m pytest -q -rs tests/test_sharded.py -k torchrec"
     for place, commands in {
         "requirements-torchrec.txt": [install],
-        "notebooks/11_torchrec.py": [install, launch],
+        "notebooks/programs/11_torchrec.py": [install, launch],
         "CONTRIBUTING.md": [install, launch, run_test],
         ".github/workflows/tests.yml": [install, run_test],
     }.items():

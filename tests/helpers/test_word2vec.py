@@ -410,7 +410,7 @@ def test_no_pickle_is_opened_and_nothing_of_ours_or_torch_is_imported() -> None:
     assert not re.search(r"import (pickle|torch|helpers)|from (torch|helpers)|allow_pick", source)
     told = "import sys, helpers.word2vec; print('tqdm' in sys.modules, 'torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True,
-                         cwd=Path(__file__).parents[1])  # fmt: skip
+                         cwd=Path(__file__).parents[2])  # fmt: skip
     assert ran.stdout.split() == ["False", "False"]
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from helpers.lessons import digests, exercises, normalise, read, stub_check, tags
+from tools.lessons import digests, exercises, normalise, read, stub_check, tags
 
 Rule = Callable[[NotebookNode, Path], Iterator[str]]
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import claims, lessons
+from helpers import claims
+from tools import lessons
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = {path.name[:2]: path for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
 CLAIMS = claims.read()
 

@@ -10,9 +10,9 @@ import pytest
 from nbformat import NotebookNode, v4
 from notebook_rules import RULES, Rule, broken_links, few_ignored, links, normal, number, skeleton
 
-from helpers.lessons import digests, normalise, read, text
+from tools.lessons import digests, normalise, read, text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 PROSE = "The rows stand in order, and an id counts them from zero, so each id names one row. " * 5

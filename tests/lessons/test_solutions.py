@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import workshop
-from helpers.lessons import exercises, paths, read
+from tools.kit import workshop
+from tools.lessons import exercises, paths, read
 
 LESSONS = paths()
 

@@ -21,9 +21,9 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from helpers import lessons
+from tools import lessons
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS = 180  # for any one thing to happen
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
 COMPLAINT = ", ".join(

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from helpers.lessons import paths, read, tags
+from tools.lessons import paths, read, tags
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "site" / "instructor"
 LESSONS = paths()
 PARTS = ["Sections and minutes", "Exercises: wrong answers to expect", "Checkpoint", "When late"]

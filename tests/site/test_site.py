@@ -16,9 +16,10 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from helpers import claims, lessons
+from helpers import claims
+from tools import lessons
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 FRONT = "site/index.html"
 Pages = dict[str, BeautifulSoup]

@@ -1,6 +1,6 @@
 """Glossary and cheat sheet: every link leads to its cell, every term is a link at its first use.
 
-`python -m tests.test_words` puts the glossary's links into the lessons: each term is a link once in
+`python -m tools.glossary` puts the glossary's links into the lessons: each term is a link once in
 the whole course, where prose first uses it. Run it after a change of the glossary or of a lesson's
 words; a test here says when it is due.
 """
@@ -14,9 +14,9 @@ import pytest
 from nbformat import NotebookNode
 from torch import nn
 
-from helpers.lessons import read, store, tags
+from tools.lessons import read, store, tags
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 GLOSSARY = ROOT / "site" / "glossary.md"
 SHEET = ROOT / "site" / "cheat_sheet.md"
@@ -235,7 +235,7 @@ def test_each_term_is_used_and_linked_where_it_is_first_used(
         for cell, text in zip(prose(nb), texts, strict=True)
         if cell.source != text
     ]
-    assert changed == [], "run `python -m tests.test_words`"
+    assert changed == [], "run `python -m tools.glossary`"
 
 
 def test_nothing_links_to_a_term_that_is_not_there(

@@ -18,9 +18,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
-from helpers import environment
+from tools import environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "helpers" / "environment.py"
 # torch pins these itself, and they come with its CUDA builds only.
 OF_TORCH = re.compile(r"nvidia-|cuda-|triton")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments import __main__ as experiments
+from tools.experiments import __main__ as experiments
 
 HEAD = {"experiment", "cpu", "threads", "versions", "date", "notebook", "digest", "parameters",
         "rows"}  # fmt: skip

@@ -1,4 +1,4 @@
-"""helpers.lessons on small notebooks: one stored form, kept measurements, solutions in place."""
+"""tools.lessons on small notebooks: one stored form, kept measurements, solutions in place."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode, v4
 
-from helpers.lessons import (
+from tools.lessons import (
     LessonError,
     digests,
     execute,

@@ -10,10 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import update
-from helpers.lessons import read, store, tags
+from tools import update
+from tools.lessons import read, store, tags
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ("01_lookup_tables", "02_one_hot_equivalence", "03_backprop_through_embeddings")
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="There is no git")
 

@@ -1,4 +1,4 @@
-"""helpers.pretraining: which words get a row, and the same file twice."""
+"""tools.corpus.vectors: which words get a row, and the same file twice."""
 
 import os
 import subprocess
@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import documentation, pretraining, word2vec
+from helpers import documentation, word2vec
+from tools.corpus import vectors as pretraining
 from helpers.documentation import Sentence
 
 
@@ -26,7 +27,7 @@ def test_without_gensim_one_sentence_says_so_before_anything_is_done(tmp_path):
         "import importlib.util, runpy, sys\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'gensim' else find(name, *a)\n"
-        "runpy.run_module('helpers.pretraining', run_name='__main__')\n"
+        "runpy.run_module('tools.corpus.vectors', run_name='__main__')\n"
     )
     before = {path: path.stat().st_mtime_ns for path in documentation.DATA.iterdir()}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

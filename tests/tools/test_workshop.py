@@ -15,14 +15,14 @@ import pytest
 from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
-from helpers import slides, workshop
-from helpers.lessons import exercises, paths, read, tags, with_solutions
-from helpers.update import PRISTINE
+from tools.kit import slides, workshop
+from tools.lessons import exercises, paths, read, tags, with_solutions
+from tools.update import PRISTINE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSONS = paths()
 
 
@@ -136,7 +136,7 @@ def test_the_copys_commands_start(kit: Path) -> None:
         check=True,
     ).stdout
     assert "make lab" in listing and "make test" not in listing
-    again = [sys.executable, "helpers/update.py", "--pristine", "03"]
+    again = [sys.executable, "tools/update.py", "--pristine", "03"]
     quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
     done = subprocess.run(
         again, cwd=kit / "participants", capture_output=True, text=True, env=quiet

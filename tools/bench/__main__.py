@@ -1,10 +1,10 @@
 """`make bench`: measure, print tables of ratios, and write JSON to data/measurements/.
 
-    python -m tests.benchmarks                                  all of them
-    python -m tests.benchmarks step
-    python -m tests.benchmarks dlrm --rows 20000000 --batch 16384 --memory-fraction 0.05
-    python -m tests.benchmarks files --words 1000000 --mutations 10000
-    python -m tests.benchmarks skipgram                         about five minutes
+    python -m tools.bench                                  all of them
+    python -m tools.bench step
+    python -m tools.bench dlrm --rows 20000000 --batch 16384 --memory-fraction 0.05
+    python -m tools.bench files --words 1000000 --mutations 10000
+    python -m tools.bench skipgram                         about five minutes
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _show(blocks: Sequence[Block], path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks", description=__doc__,
+        prog="python -m tools.bench", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("benchmark", nargs="?", choices=("step", "dlrm", "files", "skipgram"),
                         help="default: all")  # fmt: skip

@@ -4,7 +4,7 @@ Both train skip-gram with negative sampling on the same sentences, on one thread
 worker has a second one that hands it the text), with the same vocabulary, window, subsampling,
 negatives, epochs and learning rate that falls in a line. They take turns, a seed at a time. Timed
 is training alone, without reading the text and building the vocabulary. A word of the text counts
-once an epoch, whether subsampling keeps it or not. The score is that of helpers.questions: its part
+once an epoch, whether subsampling keeps it or not. The score is that of helpers.analogies: its part
 "choosing" chose the rate, the limit of a move and the sizes of blocks and steps; its part
 "kept" chose nothing, though a look at it, told in data/README.md, led to the search for a limit.
 
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import documentation, questions, skipgram
+from helpers import analogies, documentation, skipgram
 
 from .common import Block, short, target, targets
 
@@ -77,7 +77,7 @@ def measured(p: Parameters) -> dict[str, Any]:
         for seed in p.seeds:
             for way, train in (("gensim", _gensim), ("helpers.skipgram", _ours)):
                 seconds, vectors = train(sentences, corpus, negative, seed, p)
-                scores = {part: questions.score(*vectors, part) for part in questions.PARTS}
+                scores = {part: analogies.score(*vectors, part) for part in analogies.PARTS}
                 rows.append({
                     "way": way, "negative": negative, "seed": seed, "seconds": short(seconds),
                     "words_per_second": round(words * p.epochs / seconds),

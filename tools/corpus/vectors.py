@@ -1,9 +1,9 @@
 """The course's own pretrained vectors, data/docs_word2vec.bin: how they are made.
 
-    python -m helpers.pretraining      build all that is built in data/, these vectors last
+    python -m tools.corpus.vectors      build all that is built in data/, these vectors last
 
 gensim trains them on the sentences of `helpers.documentation`. The settings were chosen by one half
-of the questions of `helpers.questions`; data/README.md shows what else was tried.
+of the questions of `helpers.analogies`; data/README.md shows what else was tried.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import documentation, questions, word2vec
+from helpers import analogies, documentation, word2vec
 from helpers.documentation import DATA, LABELS, Sentence
 
 NAME = "docs_word2vec.bin"
@@ -93,8 +93,8 @@ def build(folder: str | Path = DATA, libraries: Sequence[str] = LABELS) -> None:
     length = sum(len(sentence.words) for sentence in text)
     begin = f"Trained on {datetime.date.today()} with {documentation.versions(['gensim'])}"
     lines = {"Trained on ": f"{begin} on {len(text):,} sentences of {length:,} words."}
-    for part in questions.PARTS:
-        lines[f"- {part}: "] = f"- {part}: {questions.score(words, rows, part)}"
+    for part in analogies.PARTS:
+        lines[f"- {part}: "] = f"- {part}: {analogies.score(words, rows, part)}"
     print(*lines.values(), sep="\n")
     documentation.record(folder, [NAME], lines)
 

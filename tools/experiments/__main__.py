@@ -1,8 +1,8 @@
 """`make experiments`: run the grids that a lesson draws and has no time to run itself.
 
-    python -m tests.experiments                        all of them
-    python -m tests.experiments answers                lesson 10's
-    python -m tests.experiments --tiny --into /tmp     seconds: does it run here?
+    python -m tools.experiments                        all of them
+    python -m tools.experiments answers                lesson 10's
+    python -m tools.experiments --tiny --into /tmp     seconds: does it run here?
 
 A grid is run by the lesson's own cells, so that its model has no second copy here. The record,
 data/measurements/experiments/<name>.json, names these cells and holds a digest of them: a test
@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from helpers import lessons
+from tools import lessons
 
-from ..benchmarks import common
+from ..bench import common
 from . import answers
 
 EXPERIMENTS = {"answers": answers}
@@ -71,7 +71,7 @@ def stale() -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.experiments", description=__doc__,
+        prog="python -m tools.experiments", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("names", nargs="*", help="default: all", metavar="NAME")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it works")

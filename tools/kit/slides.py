@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from pygments.formatters import HtmlFormatter
 
-from helpers.lessons import tags
+from tools.lessons import tags
 
 # Sections that are read, and not spoken of.
 SILENT = ("## When it goes wrong", "## Claims settled", "## Next", "## Further reading")

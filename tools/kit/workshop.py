@@ -1,4 +1,4 @@
-"""The workshop kit, made from the lessons: `python -m helpers.workshop [--wheels [ROOM ...]]`.
+"""The workshop kit, made from the lessons: `python -m tools.kit.workshop [--wheels [ROOM ...]]`.
 
 build/workshop/participants/ (and participants.zip) is a copy of the course to hand out, without
 outputs and solutions. build/workshop/instructor/ is one with the solutions in place, run, with the
@@ -21,17 +21,17 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from packaging.requirements import Requirement
 
-from helpers import slides
+from tools.kit import slides
 from helpers.checks import RAISE
-from helpers.lessons import LessonError, execute, paths, read, store, tags, with_solutions
-from helpers.update import PRISTINE
+from tools.lessons import LessonError, execute, paths, read, store, tags, with_solutions
+from tools.update import PRISTINE
 
 ROOT = Path(__file__).resolve().parents[1]
 KIT = Path("build") / "workshop"
 NOTES = Path("site") / "instructor"
 # What a copy of the course is made of, besides its notebooks, its Makefile and its README.
 COPIED = (
-    *("helpers", "data", "site/cheat_sheet.md", "site/glossary.md", "notebooks/11_torchrec.py"),
+    *("helpers", "data", "site/cheat_sheet.md", "site/glossary.md", "notebooks/programs/11_torchrec.py"),
     *("requirements.txt", "requirements-torchrec.txt", "environment.yml", "pyproject.toml"),
     *("LICENSE", "LICENSE-lessons", "CITATION.cff"),
 )
@@ -56,7 +56,7 @@ This folder is your own copy of the course. Answers that you write stay in it.
 
 **The day before.** With Python 3.11 to 3.14, in this folder,
 
-    make check                                  # on Windows: py helpers\\environment.py --check
+    make check                                  # on Windows: py tools\\environment.py --check
 
 makes the environment, which takes minutes and 3 GB of free disk (12 with CUDA), tries what the
 lessons need, and ends with *Ready* or with what is to be mended. On Linux without an NVIDIA card,
@@ -321,7 +321,7 @@ def wheels(requirements: Path, into: Path, rooms: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the kit and run it; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.workshop", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.kit.workshop", description=__doc__)
     parser.add_argument("--kit", type=Path, default=ROOT / KIT, help="the folder, made anew")
     parser.add_argument("--no-run", action="store_true", help="write the notebooks, run none")
     rooms = "also packages: for this computer, or for each ROOM, such as linux-3.11 windows-3.12"

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import checks, lessons
+from helpers import checks
+from tools import lessons
 
-NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
+NOTEBOOKS = sorted(Path(__file__).parents[3].glob("notebooks/*.ipynb"))
 # By "module.exercise", from each lesson's file: an answer, and a part of the hint it should get.
 WRONG = {
     name: answers
