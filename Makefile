@@ -10,14 +10,14 @@ IN_VENV = .venv/bin/python
 LABFLAGS =
 # Packages for participants: WHEELS=1, or the systems to fetch them for: WHEELS="windows-3.12 macos-3.13".
 WHEELS =
-# The lesson to start anew: LESSON=03.
+# The one lesson that is meant: LESSON=03, or LESSON=03_tied_weights for a side lesson.
 LESSON =
 # JupyterLab refuses to run as root unless told; in a container root is often the only user.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 ROOT_NOTE = You are root, and so is every notebook cell: fine in a container, unwise elsewhere.
 
 .PHONY: help lab check update pristine test lint lessons clean environment environment-dev
-.PHONY: site links workshop browser data bench experiments
+.PHONY: site links workshop browser tables data bench experiments
 
 help:
 	@echo 'make lab          make the environment, then open JupyterLab on lesson 00'
@@ -29,7 +29,8 @@ help:
 	@echo 'make links        try every link to other places; needs a network'
 	@echo 'make workshop     build the kit to teach with, build/workshop/; WHEELS=1 adds the packages'
 	@echo 'make browser      try lessons in a real browser, and every page of the site'
-	@echo 'make lessons      run the lessons and store their outputs'
+	@echo 'make lessons      run the lessons and store their outputs; LESSON=03 only that one'
+	@echo 'make tables       write anew what is drawn: minutes, tables, plans, links to the glossary'
 	@echo 'make data         build the files in data/ from installed documentation, two minutes'
 	@echo 'make bench        measure on your machine what a table and its vectors cost, ten minutes'
 	@echo 'make experiments  run the grids that lesson 10 draws, half an hour'
@@ -70,13 +71,18 @@ workshop: environment-dev
 
 browser: environment-dev
 	COURSE_BROWSER=required $(IN_VENV) -m pytest -q -n 2 --dist loadfile \
-		tests/test_browser.py tests/test_accessibility.py
+		tests/site/test_browser.py tests/site/test_accessibility.py
 
 lessons: environment-dev
-	$(IN_VENV) -m tools.lessons
+	$(IN_VENV) -m tools.lessons $(LESSON)
+	@$(IN_VENV) -m tools.tables
+
+tables: environment-dev
+	@$(IN_VENV) -m tools.glossary
+	@$(IN_VENV) -m tools.tables
 
 data: environment
-	$(IN_VENV) -m tools.corpus.vectors
+	$(IN_VENV) -m tools.corpus
 
 bench: environment
 	$(IN_VENV) -m tools.bench

@@ -1,8 +1,6 @@
 """The claims that the course settles: data/claims.csv, read and drawn as tables and a map."""
 
 import csv
-import re
-import sys
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +18,10 @@ VERDICTS = ("true", "half-true", "false", "answered", "open")
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: `lessons` settle it ("02", "06"); `where` names their sections ("02 §1")."""
+    """One claim: `lessons` settle it ("02", "06"); `where` names their sections.
+
+    "02 §1" is section 1 of lesson 02, "03 tied weights §2" is section 2 of a side lesson of 03.
+    """
 
     id: str
     claim: str
@@ -61,11 +62,19 @@ def table(claims: Iterable[Claim], lesson: str = "") -> str:
     return "\n".join(lines)
 
 
+def settled_in(lesson: str) -> list[Claim]:
+    """The claims that `lesson` settles, "02" or "03 tied weights"."""
+    return [c for c in read() if lesson in {where.rpartition(" §")[0] for where in c.where}]
+
+
 def show(lesson: str) -> None:
     """Display the claims that `lesson`, such as "02", settles: verdict, evidence and section."""
-    mine = [c for c in read() if any(w.startswith(f"{lesson} ") for w in c.where)]
+    mine = settled_in(lesson)
     if not mine:
-        raise ValueError(f"no claim is settled in lesson {lesson!r}: lessons are written '02'")
+        raise ValueError(
+            f"no claim is settled in lesson {lesson!r}: lessons are written '02', side lessons "
+            "'03 tied weights'"
+        )
     display(Markdown(table(mine, lesson)))
 
 
@@ -83,25 +92,10 @@ def draw_map() -> Figure:
     short = [textwrap.shorten(claim.claim, 58, placeholder=" …") for claim in claims]
     names = [f"{text}  {claim.id}" for text, claim in zip(short, claims, strict=True)]
     ax.set_yticks(range(len(claims)), names, size=8)
-    ax.set_xticks(range(12), [f"{n:02d}" for n in range(12)])
-    ax.set(xlim=(-0.5, 11.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
+    last = max(int(lesson) for claim in claims for lesson in claim.lessons)
+    ax.set_xticks(range(last + 1), [f"{n:02d}" for n in range(last + 1)])
+    ax.set(xlim=(-0.5, last + 0.5), ylim=(len(claims) - 0.4, -0.6), xlabel="lesson")
     given = [verdict for verdict in VERDICTS if verdict in {claim.verdict for claim in claims}]
     keys = [ax.plot([], [], marks[verdict][0], color=marks[verdict][1])[0] for verdict in given]
     fig.legend(keys, given, loc="outside upper right", ncols=len(given), frameon=False)
     return fig
-
-
-def update_readme(path: Path = ROOT / "README.md") -> None:
-    """Write the table of all claims between the README's two claims markers."""
-    begin, end = "<!-- claims:begin -->", "<!-- claims:end -->"
-    text = path.read_text(encoding="utf-8")
-    fresh, found = re.subn(
-        f"{begin}.*{end}", lambda _: f"{begin}\n{table(read())}\n{end}", text, flags=re.DOTALL
-    )
-    if found != 1:
-        raise ValueError(f"{path} should hold {begin} and {end} once, around the claims table")
-    path.write_text(fresh, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    update_readme(*map(Path, sys.argv[1:]))

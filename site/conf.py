@@ -20,7 +20,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from helpers import claims
-from tools import lessons
+from tools import budget, lessons, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,13 +30,13 @@ copyright = f"{author}; code MIT, text and figures CC BY 4.0"
 language = "en"
 
 extensions = ["myst_nb"]
-root_doc = "site/index"
+root_doc, CLAIMS = "site/index", "site/claims"
 include_patterns = [
-    *("site/**.md", "notebooks/*.ipynb"),
-    *("README.md", "CONTRIBUTING.md", "data/README.md"),
+    *(path.relative_to(lessons.FOLDER.parent).as_posix() for path in lessons.every()),
+    *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md"),
 ]
 # Folders that would only be walked through; the rest is held by the patterns above.
-exclude_patterns = [".*", "build", "tests", "helpers", "**/.ipynb_checkpoints"]
+exclude_patterns = [".*", "build", "tests", "helpers", "tools", "**/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "gfm"
@@ -82,6 +82,11 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
     """
     if docname == "README":  # its title is the front page's
         source[0] = source[0].replace("# nn.Embedding", "# Run it yourself", 1)
+    if docname == CLAIMS:
+        source[0] = tables.between(source[0], "claims", "```{claims}\n```")
+    if docname == root_doc:
+        source[0] = source[0].replace("{{side}}", tables.side_list("../notebooks"))
+        source[0] = source[0].replace("{{side-toctree}}", side_toctree())
     if notebook(docname):
         nb = json.loads(source[0])
         for cell in nb["cells"]:
@@ -90,6 +95,13 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
             if cell["cell_type"] == "markdown" and cell["id"] not in slugs:
                 cell["source"] = f'<div id="{cell["id"]}"></div>\n\n{text}'
         source[0] = json.dumps(nb)
+
+
+def side_toctree() -> str:
+    """The table of contents' part for the side lessons; nothing where there is none."""
+    names = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
+    listed = "\n".join(names)
+    return f"```{{toctree}}\n:hidden:\n:caption: Side lessons\n\n{listed}\n```" if names else ""
 
 
 def name_cells(app: Sphinx, document: nodes.document) -> None:
@@ -131,11 +143,11 @@ def name_cells(app: Sphinx, document: nodes.document) -> None:
 
 
 def settles(docname: str, settled: Sequence[str]) -> nodes.paragraph:
-    """A line below a cell that leads to the claims it settles, on the front page."""
+    """A line below a cell that leads to the claims it settles."""
     line = nodes.paragraph("", "Asserts the verdict on ", classes=["remark"])
     for claim in settled:
         link = addnodes.pending_xref(refdomain="doc", reftype="myst", refexplicit=True)
-        link["refdoc"], link["reftarget"], link["reftargetid"] = docname, root_doc, claim
+        link["refdoc"], link["reftarget"], link["reftargetid"] = docname, CLAIMS, claim
         line += [link, nodes.Text(" ")]
         link += nodes.inline("", f"claim {claim}")
     return line
@@ -162,21 +174,27 @@ class Lessons(Cards):
         rows = []
         for path in lessons.paths():
             self.env.note_dependency(str(path))
-            first, card = (cell.source for cell in lessons.read(path).cells[:2])
-            title, question = first.split("\n\n")[:2]
-            minutes = re.search(r"\*\*Time:\*\* (\d+)", card)[1]
-            link = f"[{title.removeprefix('# ')}](../notebooks/{path.name})"
-            rows.append((link, question, f"{minutes} minutes"))
+            nb = lessons.read(path)
+            title, question = tables.opening(nb)
+            link = f"[{path.name[:2]} · {title}](../notebooks/{path.name})"
+            rows.append((link, question, f"{budget.card(nb)} minutes"))
         return [self.items(("title", "question", "minutes"), rows)]
 
 
 class Claims(Cards):
-    """The claims: claim, verdict, evidence and links to the cells that assert it."""
+    """The claims: claim, verdict, evidence and links to the cells that assert it.
+
+    With the argument `surprising` those few that surprise most, without a choice of verdicts.
+    """
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        for path in (ROOT / "data" / "claims.csv", *lessons.paths()):
+        for path in (ROOT / "data" / "claims.csv", *lessons.taught()):
             self.env.note_dependency(str(path))
         cells, every = asserting_cells(), claims.read()
+        if self.arguments:
+            every = [claim for claim in every if claim.id in tables.SURPRISING]
         rows = []
         for claim in every:
             places = (f"[{place}]({cells[claim.id, place]})" for place in claim.where)
@@ -184,8 +202,11 @@ class Claims(Cards):
             rows.append((claim.verdict, claim.id, claim.claim, evidence))
         found = self.items(("verdict", "number", "claim", "evidence"), rows)
         for item, claim in zip(found, every, strict=True):
-            item["ids"].append(claim.id)
             item["classes"].append(claim.verdict)
+        if self.arguments:
+            return [found]
+        for item, claim in zip(found, every, strict=True):
+            item["ids"].append(claim.id)
         given = Counter(claim.verdict for claim in every)
         choices = [f'<label><input type="radio" name="verdict" checked>all {len(every)}</label>']
         choices += [
@@ -201,15 +222,16 @@ class Claims(Cards):
 def asserting_cells() -> dict[tuple[str, str], str]:
     """For each claim and place, as in ("C01", "03 §1"), the link to the cell tagged with it."""
     found: dict[tuple[str, str], str] = {}
-    for path in lessons.paths():
+    for path in lessons.taught():
         section = ""
         for cell in lessons.read(path).cells:
             if cell.cell_type == "markdown":
                 section = (re.findall(r"^## (\d+)\.", cell.source, re.M) or [section])[-1]
             for tag in lessons.tags(cell):
                 if tag.startswith("claim-"):
-                    place = (tag.removeprefix("claim-"), f"{path.name[:2]} §{section}")
-                    found.setdefault(place, f"../notebooks/{path.name}#{cell.id}")
+                    place = (tag.removeprefix("claim-"), f"{lessons.label(path)} §{section}")
+                    below = path.relative_to(lessons.FOLDER).as_posix()
+                    found.setdefault(place, f"../notebooks/{below}#{cell.id}")
     return found
 
 

@@ -13,8 +13,24 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserType
 
+from tools import lessons
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+class OnlyTheCourses:
+    """Leaves a reader's own notebooks alone, which may lie in notebooks/ too."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        own = {path.resolve() for path in lessons.every()}
+        foreign = collection_path.suffix == ".ipynb" and collection_path.resolve() not in own
+        return True if foreign else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Registered by name: as a hook of this file it would hold for tests/ alone.
+    config.pluginmanager.register(OnlyTheCourses())
 
 
 def chromium(kind: "BrowserType") -> str | None:

@@ -1,6 +1,6 @@
 """The lessons as files: read, execute, normalise, store, and put the solutions in place.
 
-`python -m tools.lessons [--fresh] [paths ...]` runs each notebook from a clean kernel in its own
+`python -m tools.lessons [--fresh] [03 ...]` runs each notebook from a clean kernel in its own
 folder and stores it in one fixed form, so that a second run leaves no diff. A cell that measures
 (tag `measured` or `nbval-ignore-output`) keeps its stored outputs for as long as the code up to and
 including it is the code that made them: its metadata holds that code's digest. Helpers and data
@@ -28,7 +28,7 @@ from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
-# The one list of what the course's notebooks are. Whatever else lies in notebooks/ is a reader's own.
+# The one list of the course's notebooks. Whatever else lies in notebooks/ is a reader's own.
 LESSONS = (
     "00_start_here",
     "01_lookup_tables",
@@ -98,6 +98,22 @@ def taught(folder: Path = FOLDER) -> list[Path]:
 def every(folder: Path = FOLDER) -> list[Path]:
     """All notebooks of the course: lessons, side lessons, and the questions that people ask."""
     return taught(folder) + [folder / "asked" / f"{name}.ipynb" for name in ASKED]
+
+
+def find(name: str) -> Path:
+    """The notebook that `name` means: a path, a number ("03"), or a name ("03_tied_weights")."""
+    if name.endswith(".ipynb"):
+        return Path(name)
+    wanted = [path for path in every() if path.stem == name]
+    wanted += [path for path in paths() if path.stem.startswith(f"{name:0>2}_")]
+    if not wanted:
+        raise ValueError(f"there is no lesson {name!r}: name one by its number, its name or a path")
+    return wanted[0]
+
+
+def label(path: Path) -> str:
+    """How pages and claims name a lesson: "03"; and a side lesson: "03 tied weights"."""
+    return path.stem.replace("_", " ") if path.parent.name == "more" else path.name[:2]
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -193,6 +209,8 @@ def normalise(nb: NotebookNode) -> NotebookNode:
         kept = {"tags": tags(cell)} if tags(cell) else {}
         if MEASURES & set(tags(cell)) and "digest" in cell.metadata:
             kept["digest"] = cell.metadata["digest"]
+        if "hide-input" in tags(cell):  # which folds the code on pages; JupyterLab reads this
+            kept["jupyter"] = {"source_hidden": True}
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = _outputs(cell)
@@ -304,15 +322,15 @@ def with_solutions(nb: NotebookNode) -> NotebookNode:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Refresh the notebooks named, or all; 1 if one failed."""
+    """Refresh the notebooks named, or all of the course; 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m tools.lessons", description=refresh.__doc__)
     parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("paths", nargs="*", type=Path)
+    parser.add_argument("names", nargs="*", help="such as 03, 03_tied_weights, or a path")
     options = parser.parse_args(arguments)
     failed = 0
-    for path in options.paths or every():
+    for name in options.names or map(str, every()):
         try:
-            print(refresh(path, options.fresh), flush=True)
+            print(refresh(find(name), options.fresh), flush=True)
         except (ValueError, OSError) as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failed = 1

@@ -1,12 +1,20 @@
 """A table on two processes, row-wise, by TorchRec: the numbers of one process.
 
-Beside lesson 11, for Linux. TorchRec is no part of the course's environment; this adds it:
+Beside lesson 11, for Linux. TorchRec is no part of the course's environment; this adds it
+(`make clean` takes it away again):
 
     .venv/bin/python -m pip install --no-deps -r requirements-torchrec.txt
 
-and this runs the program, in two processes that meet at a free port:
+this runs the program, in two processes that meet at a free port:
 
     .venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/programs/11_torchrec.py
+
+and this runs the test that is skipped otherwise:
+
+    .venv/bin/python -m pytest -q -rs tests/helpers/test_sharded.py -k torchrec
+
+A release of TorchRec is built against one of PyTorch, 1.8 against 2.13. `--no-deps`, since it asks
+for the CUDA build of fbgemm-gpu, which without a GPU breaks the import.
 
 Each process brings half of every batch, asks both shards for its rows, and gets them. In the
 backward pass the gradients go back to the shards, which average over the processes and update the

@@ -505,7 +505,7 @@ TORCHREC_SAYS = [
 def test_torchrec_computes_the_numbers_of_one_process() -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launch, str(ROOT / "notebooks" / "11_torchrec.py")],
+        [*launch, str(ROOT / "notebooks" / "programs" / "11_torchrec.py")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -531,11 +531,10 @@ def test_torchrec_is_the_release_for_our_pytorch() -> None:
 def test_torchrec_is_installed_and_run_by_the_same_words_everywhere() -> None:
     install = ".venv/bin/python -m pip install --no-deps -r requirements-torchrec.txt"
     launch = ".venv/bin/torchrun --standalone --nproc-per-node=2 notebooks/programs/11_torchrec.py"
-    run_test = ".venv/bin/python -m pytest -q -rs tests/test_sharded.py -k torchrec"
+    run_test = ".venv/bin/python -m pytest -q -rs tests/helpers/test_sharded.py -k torchrec"
     for place, commands in {
         "requirements-torchrec.txt": [install],
-        "notebooks/programs/11_torchrec.py": [install, launch],
-        "CONTRIBUTING.md": [install, launch, run_test],
+        "notebooks/programs/11_torchrec.py": [install, launch, run_test],
         ".github/workflows/tests.yml": [install, run_test],
     }.items():
         text = (ROOT / place).read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """What every lesson keeps to: each rule takes a notebook and its path and yields complaints.
 
-A complaint is one short line that names the place. test_notebooks.py runs all RULES on all
-lessons, and breaks a good notebook once per rule to show that the rule can fail.
+A complaint is one short line that names the place. test_notebooks.py runs all RULES, and those of
+sitting_rules.py but for lessons in their first form, on all lessons and side lessons, and breaks a
+good notebook once per rule to show that the rule can fail.
 """
 
 import base64
@@ -14,13 +15,25 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
-from tools.lessons import digests, exercises, normalise, read, stub_check, tags
+from tools import budget
+from tools.lessons import (
+    LESSONS,
+    digests,
+    exercises,
+    normalise,
+    read,
+    side_paths,
+    stub_check,
+    tags,
+)
 
 Rule = Callable[[NotebookNode, Path], Iterator[str]]
 
-TAGS = re.compile(r"exercise|solution|measured|nbval-ignore-output|claim-C\d\d")
-CLOSING = ["When it goes wrong", "Claims settled", "In short", "Next", "Further reading"]
-LAST_LESSON = 11
+TAGS = re.compile(r"exercise|solution|measured|hide-input|nbval-ignore-output|claim-C\d\d")
+# After the numbered sections; a lesson without a claim, or without a side lesson, leaves it out.
+CLOSING = ["When it goes wrong", "Claims settled", "In short", "More", "Next", "Further reading"]
+MAY_LACK = {"Claims settled", "More"}
+SIDE_CLOSING = ["Claims settled", "In short", "Next"]
 LEAKS = re.compile(
     r"(?<![\w.:/<])/(?:[\w.+-]+/){2,}"  # two folders deep from the root, not in an address
     r"|(?<![\w.:/<])/(?:home|Users|root|tmp|work|private)/"
@@ -64,6 +77,11 @@ def sections(nb: NotebookNode) -> dict[str, str]:
 def number(path: Path) -> int:
     """The lesson's number, from its file's name."""
     return int(path.name[:2])
+
+
+def is_side(path: Path) -> bool:
+    """Whether it is a side lesson."""
+    return path.parent.name == "more"
 
 
 def outputs(nb: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:
@@ -155,8 +173,9 @@ def known_tags(nb: NotebookNode, path: Path) -> Iterator[str]:
 def opening(nb: NotebookNode, path: Path) -> Iterator[str]:
     """A reader decides in a minute: what is asked, how long, what first, what for."""
     lines = prose(nb.cells[0]).split("\n\n## ")[0].splitlines()
-    if not re.fullmatch(rf"# {path.name[:2]} · \S.*", lines[0] if lines else ""):
-        yield f"the first cell starts with '# {path.name[:2]} · Title'"
+    title = f"# {'More on ' if is_side(path) else ''}{path.name[:2]} · "
+    if not re.fullmatch(rf"{title}\S.*", lines[0] if lines else ""):
+        yield f"the first cell starts with '{title}Title'"
     question = " ".join("\n".join(lines[1:]).strip().split("\n\n")[0].split())
     if not question.endswith("?") or re.search(r"[.!?] ", question):
         yield f"below the title stands one question, not {question!r}"
@@ -189,8 +208,10 @@ def skeleton(nb: NotebookNode, path: Path) -> Iterator[str]:
     numbered = [words for words in second if re.match(r"\d+\. ", words)]
     if [int(words.split(".")[0]) for words in numbered] != list(range(1, len(numbered) + 1)):
         yield f"sections not numbered 1, 2, ...: {numbered}"
-    if not numbered or second != numbered + CLOSING:
-        yield f"sections are numbered ones, then {CLOSING}; here {second}"
+    closing = SIDE_CLOSING if is_side(path) else CLOSING
+    wanted = [words for words in closing if words in second or words not in MAY_LACK]
+    if not numbered or second != numbered + wanted:
+        yield f"sections are numbered ones, then {closing}; here {second}"
     bullets = len(BULLET.findall(sections(nb).get("In short", "")))
     if not 3 <= bullets <= 6:
         yield f"'In short' has {bullets} bullets, not three to six"
@@ -209,7 +230,7 @@ def plain(nb: NotebookNode, path: Path) -> Iterator[str]:
     """Short cells can be read at once; hype says 'easy' to a reader for whom it is not."""
     for cell in nb.cells:
         lines = sum(bool(line.strip()) for line in cell.source.splitlines())
-        if cell.cell_type == "code" and lines > 15:
+        if cell.cell_type == "code" and lines > 15 and not budget.folded(cell):
             yield f"{cell.id}: {lines} lines of code, at most 15"
         if hype := HYPE.search(re.sub(r"`[^`]*`", "", prose(cell))):
             yield f"{cell.id}: {hype[0]!r}"
@@ -224,8 +245,8 @@ def exercises_whole(nb: NotebookNode, path: Path) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if not (len(found) == 1 if number(path) == 0 else 3 <= len(found) <= 5):
-        yield f"{len(found)} exercises, not {'one' if number(path) == 0 else 'three to five'}"
+    if not 1 <= len(found) <= 5:
+        yield f"{len(found)} exercises, not one to five"
     for exercise in found:
         stub, card = nb.cells[exercise.stub], prose(nb.cells[exercise.stub - 1])
         for words in (r"\b(warm-up|core|stretch)\b", r"\d min|minutes: \d", r"move on if"):
@@ -245,13 +266,14 @@ def exercises_whole(nb: NotebookNode, path: Path) -> Iterator[str]:
 def enough_figures(nb: NotebookNode, path: Path) -> Iterator[str]:
     """The mechanism is drawn, not only described."""
     count = sum("image/png" in out.get("data", {}) for _, out in outputs(nb))
-    if number(path) and count < 3:
-        yield f"{count} figures, at least three"
+    fewest = 0 if number(path) == 0 else 1 if is_side(path) else 2
+    if count < fewest:
+        yield f"{count} figures, at least {fewest}"
 
 
 def rhythm(nb: NotebookNode, path: Path) -> Iterator[str]:
     """A paragraph, a few lines of code, what they show: neither a wall of text nor of code."""
-    cells = code_cells(nb)
+    cells = [cell for cell in code_cells(nb) if not budget.folded(cell)]
     if number(path) == 0 or not cells:
         return
     median = statistics.median(
@@ -282,7 +304,11 @@ def broken_links(text: str, folder: Path, here: NotebookNode | None = None) -> I
 def links(nb: NotebookNode, path: Path) -> Iterator[str]:
     """A dead link strands the reader; Next leads on as soon as there is a next lesson."""
     yield from broken_links(all_prose(nb), path.parent, nb)
-    if number(path) >= LAST_LESSON:
+    text = sections(nb).get("More", "")
+    for side in side_paths(path.parent):
+        if not is_side(path) and number(side) == number(path) and f"more/{side.name}" not in text:
+            yield f"More does not link to {side.name}"
+    if is_side(path) or path.stem == LESSONS[-1]:
         return
     following, text = f"{number(path) + 1:02}", sections(nb).get("Next", "")
     for file in path.parent.glob(f"{following}_*.ipynb"):

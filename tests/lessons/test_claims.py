@@ -9,7 +9,7 @@ from helpers import claims
 from tools import lessons
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = {path.name[:2]: path for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
+NOTEBOOKS = {lessons.label(path): path for path in lessons.taught()}
 CLAIMS = claims.read()
 
 
@@ -34,22 +34,20 @@ def complaints(
     claim: claims.Claim, cells: dict[str, dict[str, list[tuple[str, str]]]]
 ) -> list[str]:
     """What is wrong between a claim's line in claims.csv and the cells that should settle it."""
-    there = [lesson for lesson in claim.lessons if lesson in cells]
     if claim.verdict == "open":
         wrong = [f"open, and yet lesson {n} settles it" for n in cells if claim.id in cells[n]]
         return wrong + ["open claims have no place and no evidence"] * bool(claim.where)
-    if not there:
-        return ["has a verdict, but none of its lessons is there"]
     wrong = [] if claim.evidence else ["has a verdict without evidence"]
-    for lesson in there:
-        found = cells[lesson].get(claim.id, [])
-        if not found or not all(re.search(r"^ *assert ", source, re.M) for _, source in found):
-            wrong.append(f"lesson {lesson} has no cell claim-{claim.id} that asserts it")
-        if {f"{lesson} {section}" for section, _ in found} != {
-            where for where in claim.where if where.startswith(lesson)
-        }:
-            wrong.append(f"stands in {[s for s, _ in found]} of lesson {lesson}, not {claim.where}")
-    return wrong
+    asserted = set()
+    for lesson, found in cells.items():
+        for section, source in found.get(claim.id, []):
+            asserted.add(f"{lesson} {section}")
+            if not re.search(r"^ *assert ", source, re.M):
+                wrong.append(f"{lesson} {section}: its cell asserts nothing")
+    if asserted != set(claim.where):
+        wrong.append(f"is asserted in {sorted(asserted)}, not in {claim.where}")
+    numbers = {place[:2] for place in claim.where}
+    return wrong + [f"lesson {n} does not settle it" for n in claim.lessons if n not in numbers]
 
 
 def test_the_claims_are_all_there() -> None:
@@ -73,6 +71,9 @@ def test_a_verdict_without_its_cell_is_noticed() -> None:
     assert complaints(claim("true", ("01 §2",)), {"01": {"C99": [("§2", "print('so')")]}})
     assert complaints(claim("true", ("01 §2",)), {"01": {}})
     assert complaints(claim("true", ("01 §2",)), {})
+    side = {"01 equal rows": settled["01"]}
+    assert not complaints(claim("true", ("01 equal rows §2",)), side)
+    assert complaints(claim("true", ("01 §2",)), side)
     assert complaints(claim("open", (), ""), settled)
     assert not complaints(claim("open", (), ""), {"01": {}})
 
@@ -80,12 +81,12 @@ def test_a_verdict_without_its_cell_is_noticed() -> None:
 def test_every_tag_names_a_claim_of_its_lesson() -> None:
     of = {c.id: c.lessons for c in CLAIMS}
     for lesson, cells in CELLS.items():
-        assert all(lesson in of.get(claim, ()) for claim in cells), lesson
+        assert all(lesson[:2] in of.get(claim, ()) for claim in cells), lesson
 
 
 @pytest.mark.parametrize("lesson", [n for n in NOTEBOOKS if CELLS[n]])
 def test_each_lesson_shows_its_table(lesson: str) -> None:
-    mine = [c for c in CLAIMS if any(w.startswith(f"{lesson} ") for w in c.where)]
+    mine = claims.settled_in(lesson)
     shown = [
         output["data"]["text/markdown"]
         for cell in lessons.read(NOTEBOOKS[lesson]).cells
@@ -93,24 +94,6 @@ def test_each_lesson_shows_its_table(lesson: str) -> None:
         if "text/markdown" in output.get("data", {})
     ]
     assert shown == [claims.table(mine, lesson)], "run `make lessons`"
-
-
-def test_the_readme_shows_the_claims(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(text, encoding="utf-8")
-    claims.update_readme(copy)
-    assert copy.read_text(encoding="utf-8") == text, "run `python -m helpers.claims`"
-
-
-def test_the_readme_lists_the_lessons_with_their_minutes() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for number, path in NOTEBOOKS.items():
-        nb = lessons.read(path)
-        title = re.match(r"# \d\d · (.+)", nb.cells[0].source)[1]
-        minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", nb.cells[1].source)[1]
-        assert f"| [{number} {title}](notebooks/{path.name}) | {minutes} |" in text
-    assert len(re.findall(r"^\| \[?\d\d ", text, re.M)) == 12
 
 
 def test_the_table_escapes_nothing_and_loses_nothing() -> None:
@@ -130,13 +113,6 @@ def test_an_unknown_verdict_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_lesson_is_refused() -> None:
     with pytest.raises(ValueError, match="lesson '99'"):
         claims.show("99")
-
-
-def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("# Nothing", encoding="utf-8")
-    with pytest.raises(ValueError, match="claims:begin"):
-        claims.update_readme(readme)
 
 
 def test_the_map_shows_every_claim_in_its_lessons() -> None:

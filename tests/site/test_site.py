@@ -17,11 +17,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from helpers import claims
-from tools import lessons
+from tools import lessons, tables
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
-FRONT = "site/index.html"
+NOTEBOOKS = lessons.paths()
+FRONT, CLAIMS = "site/index.html", "site/claims.html"
 Pages = dict[str, BeautifulSoup]
 
 
@@ -41,6 +41,11 @@ def pages(site: Path) -> Pages:
         for element in page.select(".onlyprint"):
             element.decompose()
     return {name: page for name, page in found.items() if not name.startswith("_static/")}
+
+
+def page_of(path: Path) -> str:
+    """The site's page for a notebook."""
+    return path.relative_to(ROOT).with_suffix(".html").as_posix()
 
 
 def ids(page: BeautifulSoup) -> list[str]:
@@ -101,18 +106,19 @@ def untidy(name: str, page: BeautifulSoup) -> Iterator[str]:
 
 
 def test_every_source_has_its_page(site: Path, pages: Pages) -> None:
-    sources = [*NOTEBOOKS, *ROOT.glob("site/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    pages_of_ours = [*ROOT.glob("site/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    sources = [*lessons.every(), *pages_of_ours]
     wanted = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in sources}
     assert wanted <= set(pages)
-    for path in NOTEBOOKS:
+    for path in lessons.taught():
         title = lessons.read(path).cells[0].source.splitlines()[0].removeprefix("# ")
-        assert pages[f"notebooks/{path.stem}.html"].h1.text.startswith(title)
+        assert pages[page_of(path)].h1.text.startswith(title)
     assert FRONT in (site / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", lessons.taught(), ids=lambda path: path.stem)
 def test_every_cell_can_be_linked_and_every_figure_read(path: Path, pages: Pages) -> None:
-    page, nb = pages[f"notebooks/{path.stem}.html"], lessons.read(path)
+    page, nb = pages[page_of(path)], lessons.read(path)
     missing = {cell.id for cell in nb.cells} - set(ids(page))
     assert not missing
     for cell in nb.cells:
@@ -131,7 +137,7 @@ def test_the_lessons_follow_one_another(pages: Pages) -> None:
 
 
 def test_each_claim_leads_to_the_cells_that_assert_it(pages: Pages) -> None:
-    front = pages[FRONT]
+    front = pages[CLAIMS]
     assert [item["id"] for item in front.select("ul.claims > li")] == [c.id for c in claims.read()]
     for claim in claims.read():
         item = front.find(id=claim.id)
@@ -141,10 +147,15 @@ def test_each_claim_leads_to_the_cells_that_assert_it(pages: Pages) -> None:
         assert tuple(links) == claim.where
         for place, link in links.items():
             name, _, anchor = link.removeprefix("../").partition("#")
-            assert name.startswith(f"notebooks/{place[:2]}_")
+            assert place.startswith(lessons.label(ROOT / name).removesuffix(".html"))
             cell = pages[name].find(id=anchor)
             assert f"tag_claim-{claim.id}" in cell["class"], f"{claim.id}: {link}"
-            assert cell.select_one(f'p.remark a[href$="index.html#{claim.id}"]')
+            assert cell.select_one(f'p.remark a[href$="claims.html#{claim.id}"]')
+
+
+def test_the_front_page_shows_the_claims_that_surprise(pages: Pages) -> None:
+    shown = [item.select_one(".number").text for item in pages[FRONT].select("ul.claims > li")]
+    assert sorted(shown) == sorted(tables.SURPRISING)
 
 
 def test_the_front_page_lists_the_lessons_with_their_questions(pages: Pages) -> None:
@@ -205,10 +216,10 @@ def test_the_build_refuses_a_link_to_an_unknown_cell_and_writes_formulas(tmp_pat
     cell = nbformat.v4.new_markdown_cell("# One\n\nWords.", id="one")
     nb = nbformat.v4.new_notebook(cells=[cell], metadata=lessons.METADATA)
     (tmp_path / "notebooks").mkdir()
-    nbformat.write(nb, tmp_path / "notebooks" / "01_one.ipynb")
-    here = "../notebooks/01_one.ipynb"
+    nbformat.write(nb, tmp_path / "notebooks" / "01_lookup_tables.ipynb")
+    here = "../notebooks/01_lookup_tables.ipynb"
     (tmp_path / "site" / "index.md").write_text(
-        "# Front\n\n$E^\\top = \\frac{1}{2}$\n\n```{toctree}\n../notebooks/01_one\n```\n\n"
+        "# Front\n\n$E^\\top = \\frac{1}{2}$\n\n```{toctree}\n../notebooks/01_lookup_tables\n```\n\n"
         f"[a]({here}#one) [b]({here}#no-such-cell) [c](../notebooks/02_two.ipynb#two)\n",
         encoding="utf-8",
     )
@@ -216,14 +227,14 @@ def test_the_build_refuses_a_link_to_an_unknown_cell_and_writes_formulas(tmp_pat
     done = subprocess.run(
         [*command, tmp_path / "built"],
         cwd=tmp_path,
-        env={**os.environ, "LC_ALL": "C"},
+        env={**os.environ, "LC_ALL": "C", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         encoding="utf-8",
     )
     assert done.returncode != 0
     warnings = re.findall(r"WARNING: (.*)", done.stderr)
     assert len(warnings) == 2
-    assert "not found in doc 'notebooks/01_one': 'no-such-cell'" in warnings[0]
+    assert "not found in doc 'notebooks/01_lookup_tables': 'no-such-cell'" in warnings[0]
     assert "'../notebooks/02_two.ipynb#two'" in warnings[1]
     front = BeautifulSoup((tmp_path / "built" / FRONT).read_bytes(), "html.parser")
     assert front.select_one("math mfrac")

@@ -1,137 +1,24 @@
-"""Glossary and cheat sheet: every link leads to its cell, every term is a link at its first use.
-
-`python -m tools.glossary` puts the glossary's links into the lessons: each term is a link once in
-the whole course, where prose first uses it. Run it after a change of the glossary or of a lesson's
-words; a test here says when it is due.
-"""
+"""Glossary and cheat sheet: every link leads to its cell, every term is a link at its first use."""
 
 import inspect
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from nbformat import NotebookNode
 from torch import nn
 
-from tools.lessons import read, store, tags
+from tools.glossary import GLOSSARY, TO_TERM, Term, linked, prose, stored, terms
+from tools.lessons import FOLDER, label, read, taught
 
-ROOT = Path(__file__).parents[2]
-LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-GLOSSARY = ROOT / "site" / "glossary.md"
-SHEET = ROOT / "site" / "cheat_sheet.md"
-
-# Words that mean other things too: their first use as a term is where a lesson sets it in bold.
-ORDINARY = {"gradient", "length", "line", "rank"}
-
-NO_PROSE = re.compile(
-    r"^ *(```|~~~).*?^ *\1|^ {4}.*?$|^#+ .*?$"  # blocks of code, headings
-    r"|^- \[\d\d .*?$"  # a line of the list of lessons
-    r"|!?\[[^\]]*\]\([^)]*\)|<[^>\n]*>|`[^`\n]*`",  # links, HTML, code in a line
-    re.M | re.S,
-)
-ANNOUNCES = re.compile(r"^# \d\d · |^- \*\*Time:|^## (?:Claims settled|Next|Further reading)", re.M)
-TO_TERM = re.compile(r"\[([^\]]*)\]\(\.\./site/glossary\.md#([^)]*)\)")
+SITE = FOLDER.parent / "site"
+SHEET = SITE / "cheat_sheet.md"
 TO_CELL = re.compile(r"\[([^\]]*)\]\(\.\./notebooks/([^)#]+)#([^)]+)\)")
 
 
-class Term(NamedTuple):
-    """A heading of the glossary and the text below it."""
-
-    name: str
-    text: str
-
-    @property
-    def slug(self) -> str:
-        """The anchor that GitHub and the site give to the heading."""
-        return re.sub(r"[^\w -]", "", self.name.lower()).replace(" ", "-")
-
-    @property
-    def forms(self) -> list[str]:
-        """All that a lesson may call it: its name, and what stands after "Also"."""
-        also = re.search(r"\*Also: ([^*]+)\.\*", self.text)
-        return [self.name, *(also[1].split(", ") if also else [])]
-
-
-class Use(NamedTuple):
-    """Where a term is first used: the numbers of lesson and cell, and from where to where."""
-
-    lesson: int
-    cell: int
-    start: int
-    end: int
-
-
-def terms(page: str) -> list[Term]:
-    """The glossary's terms in the order in which they stand."""
-    parts = re.split(r"^### (.+)\n", page, flags=re.M)
-    texts = [text.split("\n## ")[0].strip() for text in parts[2::2]]
-    return [Term(*pair) for pair in zip(parts[1::2], texts, strict=True)]
-
-
-def unlinked(source: str) -> str:
-    """`source` without links to the glossary's terms."""
-    return TO_TERM.sub(r"\1", source)
-
-
-def masked(source: str, kept: set[str]) -> str:
-    """`source` with blanks in the place of what is no prose, but for the code in `kept`."""
-    return NO_PROSE.sub(lambda m: m[0] if m[0] in kept else " " * len(m[0]), source)
-
-
-def pattern(form: str, ordinary: bool) -> str:
-    """`form` as whole words, plural or not, in bold or not; a form in code as it is."""
-    if form[0] == "`":
-        return re.escape(form)
-    end = "(?:y|ies)" if form[-1] == "y" else form[-1] + "(?:s|es)?"
-    word = f"[{form[0].upper()}{form[0].lower()}]{re.escape(form[1:-1])}{end}"
-    return rf"\*\*{word}\*\*" + ("" if ordinary else f"|{word}")
-
-
-def first_uses(glossary: list[Term], lessons: list[list[str]]) -> dict[str, Use]:
-    """By slug each term's first use in `lessons`; in "sparse gradient" no gradient is used."""
-    named = {form: term for term in glossary for form in term.forms}
-    forms = sorted(named, key=len, reverse=True)
-    either = "|".join(f"({pattern(form, named[form].name in ORDINARY)})" for form in forms)
-    any_form = re.compile(rf"(?<![\w.`-])(?:{either})(?![\w`-])")
-    found: dict[str, Use] = {}
-    for lesson, cells in enumerate(lessons):
-        for cell, source in enumerate(cells):
-            for match in any_form.finditer(masked(source, {f for f in forms if f[0] == "`"})):
-                slug = named[forms[match.lastindex - 1]].slug
-                found.setdefault(slug, Use(lesson, cell, *match.span()))
-    return found
-
-
-def linked(glossary: list[Term], lessons: list[list[str]]) -> list[list[str]]:
-    """`lessons`, their cells' sources, with a link at each term's first use and at no other."""
-    lessons = [[unlinked(source) for source in cells] for cells in lessons]
-    uses = sorted(first_uses(glossary, lessons).items(), key=lambda item: item[1], reverse=True)
-    for slug, (lesson, cell, start, end) in uses:  # the last first: the other places hold
-        source = lessons[lesson][cell]
-        link = f"[{source[start:end]}](../site/glossary.md#{slug})"
-        lessons[lesson][cell] = source[:start] + link + source[end:]
-    return lessons
-
-
-def prose(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells that use words: no solution, and none that announces what a lesson explains."""
-    cells = [cell for cell in nb.cells if cell.cell_type == "markdown"]
-    return [c for c in cells if "solution" not in tags(c) and not ANNOUNCES.search(c.source)]
-
-
-def sources(books: list[NotebookNode]) -> list[list[str]]:
-    return [[cell.source for cell in prose(nb)] for nb in books]
-
-
-def relink() -> list[str]:
-    """Put the links into the stored lessons; the names of those that changed."""
-    books = [read(path) for path in LESSONS]
-    wanted = linked(terms(GLOSSARY.read_text("utf-8")), sources(books))
-    for nb, texts in zip(books, wanted, strict=True):
-        for cell, text in zip(prose(nb), texts, strict=True):
-            cell.source = text
-    return [path.name for path, nb in zip(LESSONS, books, strict=True) if store(nb, path)]
+def name(path: Path) -> str:
+    """A notebook's path as links in site/ name it, below notebooks/."""
+    return path.relative_to(FOLDER).as_posix()
 
 
 def places(nb: NotebookNode, number: str) -> dict[str, str]:
@@ -148,7 +35,7 @@ def places(nb: NotebookNode, number: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def books() -> list[NotebookNode]:
-    return [read(path) for path in LESSONS]
+    return [read(path) for path in taught()]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +70,8 @@ def test_each_term_stands_below_its_letter(glossary: list[Term]) -> None:
 def test_each_link_leads_to_a_cell_at_the_place_that_it_names(
     page: Path, books: list[NotebookNode]
 ) -> None:
-    found = {path.name: places(nb, path.name[:2]) for path, nb in zip(LESSONS, books, strict=True)}
+    pairs = zip(taught(), books, strict=True)
+    found = {name(path): places(nb, label(path)) for path, nb in pairs}
     links = TO_CELL.findall(page.read_text("utf-8"))
     wrong = [(*link, found.get(link[1], {}).get(link[2], "no such cell")) for link in links]
     assert [link for link in wrong if link[0] != link[3]] == []
@@ -208,7 +96,7 @@ def test_the_sheet_names_every_argument_of_the_constructor() -> None:
 
 def test_each_error_is_quoted_as_its_cell_shows_it(books: list[NotebookNode]) -> None:
     shown = {}
-    for path, nb in zip(LESSONS, books, strict=True):
+    for path, nb in zip(taught(), books, strict=True):
         for cell in nb.cells:
             outs = cell.get("outputs", [])
             texts = [
@@ -216,7 +104,7 @@ def test_each_error_is_quoted_as_its_cell_shows_it(books: list[NotebookNode]) ->
                 for out in outs
                 for text in [out.get("text"), *out.get("data", {}).values()]
             ]
-            shown[path.name, cell.id] = "\n".join(texts)
+            shown[name(path), cell.id] = "\n".join(texts)
     errors = rows(SHEET.read_text("utf-8").partition("## Errors")[2])
     quoted = [(message.strip("`"), TO_CELL.findall(remedy)[-1][1:]) for message, remedy in errors]
     assert [message for message, place in quoted if message not in shown[place]] == []
@@ -224,14 +112,14 @@ def test_each_error_is_quoted_as_its_cell_shows_it(books: list[NotebookNode]) ->
 
 
 def test_each_term_is_used_and_linked_where_it_is_first_used(
-    glossary: list[Term], books: list[NotebookNode]
+    glossary: list[Term],
 ) -> None:
-    wanted = linked(glossary, sources(books))
+    books, wanted = stored()
     slugs = {slug for lesson in wanted for cell in lesson for _, slug in TO_TERM.findall(cell)}
     assert [term.name for term in glossary if term.slug not in slugs] == []
     changed = [
         f"{path.name}: {cell.id}"
-        for path, nb, texts in zip(LESSONS, books, wanted, strict=True)
+        for path, nb, texts in zip(taught(), books, wanted, strict=True)
         for cell, text in zip(prose(nb), texts, strict=True)
         if cell.source != text
     ]
@@ -242,7 +130,7 @@ def test_nothing_links_to_a_term_that_is_not_there(
     glossary: list[Term], books: list[NotebookNode]
 ) -> None:
     slugs = {term.slug for term in glossary}
-    texts = [page.read_text("utf-8") for page in (ROOT / "site").rglob("*.md")]
+    texts = [page.read_text("utf-8") for page in SITE.rglob("*.md")]
     texts += [cell.source for nb in books for cell in nb.cells]
     links = [slug for text in texts for slug in re.findall(r"glossary\.md#([^)\s]+)\)", text)]
     assert [slug for slug in links if slug not in slugs] == []
@@ -298,7 +186,3 @@ def test_first_uses_are_linked(before: str, after: str | None) -> None:
     found = linked(terms(PAGE), [[full(before)], ["again, row-wise cut"]])
     assert found[0] == [full(after or before)]
     assert linked(terms(PAGE), found) == found
-
-
-if __name__ == "__main__":
-    print(*relink() or ["every term is linked already"], sep="\n")

@@ -1,10 +1,19 @@
 """`make bench`: measure, print tables of ratios, and write JSON to data/measurements/.
 
-    python -m tools.bench                                  all of them
-    python -m tools.bench step
+    python -m tools.bench                                  all four, ten minutes on two cores
+    python -m tools.bench step                             one training step, on the CPU
+    python -m tools.bench dlrm                             a recommender; on the GPU if there is one
     python -m tools.bench dlrm --rows 20000000 --batch 16384 --memory-fraction 0.05
-    python -m tools.bench files --words 1000000 --mutations 10000
-    python -m tools.bench skipgram                         about five minutes
+    python -m tools.bench files --words 1000000 --mutations 10000   word vectors, against gensim
+    python -m tools.bench skipgram                         training them, against gensim
+    python -m tools.bench --tiny --into /tmp               a few seconds: does it run here?
+
+The variants of a comparison are timed in turn, in one run, and compared by their shortest times:
+read the ratios, not the milliseconds. On a CPU one thread works. Let the machine be quiet, run it twice,
+and keep the record whose ratios you saw twice. On a GPU `dlrm` has a table of 10 GB on the host and
+as much again on the GPU; `--memory-fraction` holds PyTorch to a part of the GPU, so that `resident`
+does not fit and the others train. `files` writes 1.2 GB into the system's temporary folder, or into
+`--folder`. `files` and `skipgram` need gensim, hence Python 3.13 or older. No test asserts a time.
 """
 
 import argparse

@@ -1,12 +1,14 @@
 """`make experiments`: run the grids that a lesson draws and has no time to run itself.
 
-    python -m tools.experiments                        all of them
+    python -m tools.experiments                        all of them, half an hour
     python -m tools.experiments answers                lesson 10's
     python -m tools.experiments --tiny --into /tmp     seconds: does it run here?
 
 A grid is run by the lesson's own cells, so that its model has no second copy here. The record,
 data/measurements/experiments/<name>.json, names these cells and holds a digest of them: a test
-says when a lesson has changed since its grid was run.
+says when a lesson has changed since its grid was run. The lesson runs one point of the grid itself
+and asserts that it falls where the record says. How accurate a model is depends little on the
+machine, so there is one record for all, which says where and when it was made.
 """
 
 import argparse

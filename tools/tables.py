@@ -1,0 +1,110 @@
+"""What is drawn from something else, written where it is shown: `make tables`.
+
+| where | what | from |
+|:--|:--|:--|
+| the card of a lesson | its minutes | the formula in tools/budget.py |
+| README.md | the lessons, their minutes; five claims | the lessons, data/claims.csv |
+| site/claims.md | all claims | data/claims.csv |
+| site/instructor/ | the minutes of sections, the plans' clock | the lessons |
+
+Lessons in their first form keep the minutes that their cards and pages have.
+"""
+
+import re
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from helpers import claims
+from tools import budget, teaching
+from tools.lessons import FIRST_FORM, FOLDER, paths, read, side_paths, store
+
+ROOT = FOLDER.parent
+# The claims that surprise most; the README shows them.
+SURPRISING = ("C19", "C05", "C10", "C30", "C29")
+
+
+def between(text: str, name: str, fresh: str) -> str:
+    """`text` with `fresh` between its two markers, <!-- name:begin --> and <!-- name:end -->."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    whole = re.compile(f"{begin}.*?{end}", re.S)
+    if len(whole.findall(text)) != 1:
+        raise ValueError(f"there should be one {begin} and one {end}, around the table")
+    return whole.sub(lambda _: f"{begin}\n{fresh}\n{end}", text)
+
+
+def opening(nb: NotebookNode) -> tuple[str, str]:
+    """A lesson's title without its number, and the question below it."""
+    title, question = nb.cells[0].source.split("\n\n")[:2]
+    return title.partition(" · ")[2], " ".join(question.split())
+
+
+def lessons_table() -> str:
+    """The lessons as a Markdown table: number and title, question, minutes."""
+    lines = ["| lesson | the question it answers | minutes |", "|:--|:--|--:|"]
+    for path in paths():
+        nb = read(path)
+        title, question = opening(nb)
+        name = f"[{path.name[:2]} {title}](notebooks/{path.name})"
+        lines.append(f"| {name} | {question} | {budget.card(nb)} |")
+    return "\n".join(lines)
+
+
+def side_list(folder: str = "notebooks") -> str:
+    """Links to the side lessons in one line; a sentence where there is none."""
+    names = [(read(path), path) for path in side_paths()]
+    links = [
+        f"[{path.name[:2]} {opening(nb)[0]}]({folder}/more/{path.name})" for nb, path in names
+    ]
+    return " · ".join(links) or "None yet."
+
+
+def surprising() -> str:
+    """The five claims that surprise most, as a Markdown table."""
+    by_id = {claim.id: claim for claim in claims.read()}
+    lines = ["| they said | verdict | what the cell shows |", "|:--|:--|:--|"]
+    for name in SURPRISING:
+        claim = by_id[name]
+        lines.append(f"| {claim.claim} | **{claim.verdict}** | {claim.evidence} |")
+    return "\n".join(lines)
+
+
+def readme(text: str) -> str:
+    """README.md with its tables drawn anew."""
+    text = between(text, "lessons", lessons_table())
+    text = between(text, "side", side_list())
+    return between(text, "surprising", surprising())
+
+
+def written() -> dict[Path, str]:
+    """Each page that is drawn, at least in part, with the text that it should have."""
+    page, guide = ROOT / "site" / "claims.md", teaching.PAGES / "guide.md"
+    pages = {
+        ROOT / "README.md": readme((ROOT / "README.md").read_text("utf-8")),
+        page: between(page.read_text("utf-8"), "claims", claims.table(claims.read())),
+    }
+    for path in paths():
+        if path.stem not in FIRST_FORM:
+            about = teaching.PAGES / f"{path.stem}.md"
+            pages[about] = teaching.write_minutes(about.read_text("utf-8"), path)
+    pages[guide] = teaching.write_plans(guide.read_text("utf-8"))
+    return pages
+
+
+def main() -> None:
+    changed = []
+    for path in paths() + side_paths():
+        if path.stem not in FIRST_FORM:
+            nb = read(path)
+            budget.write_card(nb)
+            changed += [path] * store(nb, path)
+    for path, text in written().items():
+        if path.read_text("utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            changed.append(path)
+    names = [path.relative_to(ROOT).as_posix() for path in changed]
+    print(*names or ["Every table is as it should be."], sep="\n")
+
+
+if __name__ == "__main__":
+    main()
