@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+from helpers.documentation import DATA
+
 PARTS = ("choosing", "kept")
 NEAR = 10  # a pair counts where each word is asked for the other: is it among so many nearest?
 _CHUNK = 1 << 14  # rows normalised at once: a file of millions needs no second copy of itself

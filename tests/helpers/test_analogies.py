@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import analogies, documentation
+import helpers.analogies
+from helpers import documentation
 from helpers.analogies import PARTS, analogies, pairs, score
 
 
@@ -110,7 +111,7 @@ def good(words, random_rows):
 @pytest.mark.parametrize("chunk", [1 << 14, 7])
 @pytest.mark.parametrize("exclude", [True, False])
 def test_the_score_is_that_of_the_definition(words, random_rows, chunk, exclude, monkeypatch):
-    monkeypatch.setattr(analogies, "_CHUNK", chunk)
+    monkeypatch.setattr(helpers.analogies, "_CHUNK", chunk)
     rows = good(words, random_rows)
     for part in PARTS:
         got = score(words, rows, part, exclude)

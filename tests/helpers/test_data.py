@@ -5,17 +5,25 @@ Nothing here builds them anew, since other versions of the libraries give other 
 
 import hashlib
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from helpers import analogies, documentation, word2vec
-from tools.corpus import vectors as pretraining
+from tools.corpus import build
+from tools.corpus import vectors as training
+from tools.corpus.docstrings import LIBRARIES
 
 DATA = documentation.DATA
 README = (DATA / "README.md").read_text(encoding="utf-8")
 CHECKSUMS = re.findall(r"^\| (\S+) \| ([0-9a-f]{64}) \|$", README, re.MULTILINE)
 OWN_NAMES = "torch pytorch numpy np scipy matplotlib mpl plt pyplot sympy networkx nx python"
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    return documentation.sentences()
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +38,11 @@ def bags():
 
 @pytest.fixture(scope="module")
 def vectors():
-    return word2vec.load(DATA / pretraining.NAME)
+    return word2vec.load(DATA / training.NAME)
 
 
 def test_the_readme_lists_the_built_files():
-    built = {"docs_vocabulary.csv", "docs_bags.npz", "docs_word2vec.bin"}
-    assert built <= {name for name, _ in CHECKSUMS}
+    assert {name for name, _ in CHECKSUMS} == {*build.NAMES, training.NAME}
     assert re.search(r"^Built on \d{4}-\d\d-\d\d from torch \S+, numpy \S+, ", README, re.MULTILINE)
 
 
@@ -45,9 +52,43 @@ def test_each_checksum_is_the_files(name, checksum):
 
 
 def test_the_files_are_small():
+    assert (DATA / "docs_sentences.txt.xz").stat().st_size < 3_000_000
     assert (DATA / "docs_bags.npz").stat().st_size < 1_000_000
     assert (DATA / "docs_word2vec.bin").stat().st_size < 5_000_000
     assert (DATA / "docs_vocabulary.csv").stat().st_size < 250_000
+
+
+# --- Sentences, vocabulary and bags
+
+
+def test_the_sentences_are_as_many_as_the_readme_says(sentences):
+    words = sum(map(len, sentences))
+    assert f"{len(sentences):,} sentences of {words:,} words, UTF-8" in README
+    assert min(map(len, sentences)) == 3
+
+
+def test_the_sentences_words_are_words(sentences):
+    used = {word for words in sentences for word in words}
+    assert [w for w in used if not re.fullmatch(r"[a-z][a-z0-9]*|[a-z]+n't|[1-9n]d", w)] == []
+
+
+def test_the_sentences_give_the_vocabulary(sentences, vocabulary):
+    counts = Counter(word for words in sentences for word in words)
+    assert {word: n for word, n in counts.items() if n >= 5} == dict(zip(*vocabulary, strict=True))
+
+
+def test_each_bag_is_that_of_a_sentence(sentences, vocabulary, bags):
+    id_of = build._ids(vocabulary[0])
+    found = {build._bag(words, id_of) for words in sentences}
+    assert {tuple(bag.tolist()) for bag in bags} <= found
+
+
+def test_every_library_has_its_licence():
+    texts = (DATA / "docs_sentences.licences.txt").read_text(encoding="utf-8")
+    headings = re.findall(r"^=+\n(\w+).*\n=+\n\n", texts, re.MULTILINE)
+    assert tuple(headings) == LIBRARIES
+    assert texts.count("Redistribution and use in source and binary forms") >= 5  # of BSD
+    assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in texts
 
 
 def test_the_vocabulary_is_ordered_and_its_words_are_words(vocabulary):
@@ -75,7 +116,7 @@ def test_the_arrays_fit_together(vocabulary, bags):
     with np.load(DATA / "docs_bags.npz", allow_pickle=False) as file:
         assert sorted(file.files) == ["ids", "label", "labels", "offsets", "test"]
         assert file["labels"].dtype.kind == "U" and file["test"].dtype == bool
-    assert bags.labels == [*documentation.LIBRARIES, "python"]
+    assert bags.labels == [*LIBRARIES]
     assert bags.offsets[0] == 0 and bags.offsets[-1] == len(bags.ids)
     assert len(bags.offsets) == len(bags) + 1 == len(bags.test) + 1
     sizes = np.diff(bags.offsets)
@@ -108,16 +149,6 @@ def test_the_libraries_own_names_are_in_no_bag(vocabulary, bags):
     assert [w for w in used if re.search("torch|numpy|matplotlib|sympy|networkx|python", w)] == []
 
 
-def test_part_takes_one_side_whole(bags):
-    held_out = bags.part(test=True)
-    assert len(held_out) == 6_300 and held_out.test.all()
-    places = np.flatnonzero(bags.test)
-    for i in (0, 1, 17, -1):
-        assert held_out[i].tolist() == bags[int(places[i])].tolist()
-        assert held_out.label[i] == bags.label[places[i]]
-    assert len(bags.part(test=False)) + len(held_out) == len(bags)
-
-
 # --- The vectors
 
 
@@ -132,8 +163,9 @@ LACKING = {"yellow", "purple", "orange"}
 
 def test_the_words_of_the_vectors_are_words_of_the_vocabulary_in_its_order(vocabulary, vectors):
     words, rows = vectors
-    assert words == [word for word in vocabulary[0] if word in set(words)]
-    assert rows.shape == (len(words), pretraining.SETTINGS["vector_size"])
+    has_row = set(words)
+    assert words == [word for word in vocabulary[0] if word in has_row]
+    assert rows.shape == (len(words), training.SETTINGS["vector_size"])
     assert rows.dtype == np.float32 and np.isfinite(rows).all()
     assert np.linalg.norm(rows, axis=1).min() > 0.1
     assert f"of {len(words):,} words in {rows.shape[1]}\n" in README
@@ -167,8 +199,8 @@ def test_the_score_is_the_readmes(part, vectors):
     told = re.search(
         rf"^- {part}: (\d+) of (\d+) analogies \(\d+%\), (\d+) of (\d+) mates", README, re.MULTILINE
     )
-    right, analogies, near, mates = map(int, told.groups())
-    assert (analogies, mates) == (got.right.size, got.near.size)
+    right, asked, near, mates = map(int, told.groups())
+    assert (asked, mates) == (got.right.size, got.near.size)
     assert abs(right - got.right.sum()) <= 1 and abs(near - got.near.sum()) <= 1
 
 
@@ -185,9 +217,3 @@ def test_the_topics_are_the_readmes(vectors):
 def test_the_readme_counts_the_questions():
     for name, ask in (("analogies", analogies.analogies), ("pairs", analogies.pairs)):
         assert re.search(rf"^\| {name}\.csv \| .* \| {len(ask())} \|$", README, re.MULTILINE)
-
-
-def test_a_missing_file_names_the_remedy(tmp_path):
-    for read in (documentation.vocabulary, documentation.bags):
-        with pytest.raises(FileNotFoundError, match="make data"):
-            read(tmp_path / "nothing")

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 import tqdm
-from benchmarks import files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import word2vec
 from helpers.word2vec import load, save
+from tools.bench import files
 
 WORDS = ["the", "naïve", "東京", "</s>"]
 ROWS = np.array([[1, -2, 0.5], [0.1, 1e-30, -0.0], [3.25, 1e30, 7], [-1, 0, 2**-140]], np.float32)

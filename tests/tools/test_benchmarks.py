@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import common, dlrm, files, skipgram, step
-from benchmarks.__main__ import main
+
+from tools.bench import common, dlrm, files, skipgram, step
+from tools.bench.__main__ import main
 
 GENSIM = importlib.util.find_spec("gensim") is not None
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

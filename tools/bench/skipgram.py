@@ -45,13 +45,12 @@ class Parameters:
     largest: float = 0.0125  # of helpers.skipgram, for five epochs at this rate
     slice_words: int = 60_000  # of the text, on which the climb is timed
     rounds: int = 2  # of the climb
-    libraries: tuple[str, ...] = (*documentation.LIBRARIES, "python")
     sentences: int | None = None  # of the text; all of it if None
 
 
 DEFAULT = Parameters()
 TINY = Parameters((5,), seeds=(1, 2), epochs=1, vector_size=8, slice_words=3_000, rounds=1,
-                  libraries=("networkx",), sentences=1_500)  # fmt: skip
+                  sentences=1_500)  # fmt: skip
 
 
 def missing() -> str | None:
@@ -61,15 +60,9 @@ def missing() -> str | None:
     return None
 
 
-def text(p: Parameters) -> list[list[str]]:
-    """The sentences in their own order, as the lists of words that gensim reads fastest."""
-    found = documentation.sentences(p.libraries, progress=False)
-    return [list(sentence.words) for sentence in found[: p.sentences]]
-
-
 def measured(p: Parameters) -> dict[str, Any]:
     """The record: both ways for each number of negatives and seed, and the climb."""
-    sentences = text(p)
+    sentences = documentation.sentences()[: p.sentences]
     corpus = skipgram.read(sentences, p.min_count)
     words = sum(map(len, sentences))
     rows = []

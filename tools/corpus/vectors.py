@@ -1,25 +1,21 @@
 """The course's own pretrained vectors, data/docs_word2vec.bin: how they are made.
 
-    python -m tools.corpus.vectors      build all that is built in data/, these vectors last
-
-gensim trains them on the sentences of `helpers.documentation`. The settings were chosen by one half
-of the questions of `helpers.analogies`; data/README.md shows what else was tried.
+gensim trains them on the sentences. The settings were chosen by one half of the questions of
+`helpers.analogies`; data/README.md shows what else was tried.
 """
 
-from __future__ import annotations
-
 import datetime
-import importlib.util
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from helpers import analogies, documentation, word2vec
-from helpers.documentation import DATA, LABELS, Sentence
+from tools.corpus.build import outside_test
+from tools.corpus.sentences import Sentence
 
 NAME = "docs_word2vec.bin"
 SETTINGS = {  # gensim's names: CBOW (sg=0) of 100 dimensions
@@ -70,40 +66,27 @@ def train(text: Sequence[Sequence[str]], words: Sequence[str], seed: int = 1) ->
     The same text and seed give the same rows on the same machine: there is one worker, and
     nothing here depends on Python's hash of a string.
     """
-    from gensim.models import Word2Vec  # here, since lessons run without gensim too
+    from gensim.models import Word2Vec  # here, since it may not be installed
 
     model = Word2Vec(text, min_count=MIN_COUNT, workers=1, seed=seed, **SETTINGS)
     return model.wv[words]
 
 
-def build(folder: str | Path = DATA, libraries: Sequence[str] = LABELS) -> None:
-    """Write docs_word2vec.bin into `folder`, by the vocabulary and bags there; renew its README.
+def build(folder: Path, found: Sequence[Sentence]) -> dict[str, str]:
+    """Write docs_word2vec.bin into `folder`, by the vocabulary and bags there.
 
-    Raises:
-        FileNotFoundError: the folder has no vocabulary or no bags.
+    Returns what data/README.md tells of it: the beginnings of lines, and what follows them.
     """
-    folder = Path(folder)
-    vocabulary, _ = documentation.vocabulary(folder / "docs_vocabulary.csv")
-    bags = documentation.bags(folder / "docs_bags.npz")
-    text = documentation.outside_test(documentation.sentences(libraries), vocabulary, bags)
+    vocabulary, _ = documentation.vocabulary(folder)
+    text = outside_test(found, vocabulary, documentation.bags(folder))
     words = choose(text, vocabulary)
     print(f"training {len(words):,} vectors: about a minute", flush=True)
     rows = train([sentence.words for sentence in text], words)
     word2vec.save(folder / NAME, words, rows)
     length = sum(len(sentence.words) for sentence in text)
-    begin = f"Trained on {datetime.date.today()} with {documentation.versions(['gensim'])}"
-    lines = {"Trained on ": f"{begin} on {len(text):,} sentences of {length:,} words."}
+    trained = f"{datetime.date.today()} with gensim {version('gensim')}"
+    told = {"Trained on ": f"{trained} on {len(text):,} sentences of {length:,} words."}
     for part in analogies.PARTS:
-        lines[f"- {part}: "] = f"- {part}: {analogies.score(words, rows, part)}"
-    print(*lines.values(), sep="\n")
-    documentation.record(folder, [NAME], lines)
-
-
-if __name__ == "__main__":
-    if importlib.util.find_spec("gensim") is None:
-        sys.exit(
-            "The vectors are trained by gensim, which is not installed here: use a Python that "
-            "requirements.txt has it for (3.11 to 3.13)."
-        )
-    documentation.build()
-    build()
+        told[f"- {part}: "] = str(analogies.score(words, rows, part))
+    print(*(begin + rest for begin, rest in told.items()), sep="\n")
+    return told
