@@ -31,7 +31,7 @@ help:
 	@echo 'make browser      try lessons in a real browser, and every page of the site'
 	@echo 'make lessons      run the lessons and store their outputs; LESSON=03 only that one'
 	@echo 'make tables       write anew what is drawn: minutes, tables, plans, links to the glossary'
-	@echo 'make data         build the files in data/ from installed documentation, two minutes'
+	@echo 'make data         build the files in data/ from installed documentation, three minutes'
 	@echo 'make bench        measure on your machine what a table and its vectors cost, ten minutes'
 	@echo 'make experiments  run the grids that lesson 10 draws, half an hour'
 	@echo 'make lint         look for mistakes and untidy code'
