@@ -4,9 +4,11 @@
 stays as you have it, to the last byte, every other file is renewed, and a file that you deleted
 (without telling git) comes back. (.gitattributes tells git to merge notebooks as a whole, never
 line by line.)
-`python -m tools.update --pristine 03` gives lesson 03 back as published, and first puts your own
-version into the folder kept/, with the time in its name. The second needs no network, and no
-package besides the standard library.
+
+`python -m tools.update --pristine 03` gives lesson 03 back as published, and any other notebook by
+its file's name. It first puts your own version into the folder kept/, with the time in its name. It
+needs no network, and no package besides the standard library, so that `python3 tools/update.py`
+will do where the course is not installed.
 """
 
 import argparse
@@ -15,15 +17,15 @@ import os
 import subprocess
 import sys
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
-# Where a copy that is no git clone, as `make workshop` makes it, has the lessons as published.
+# Where a workshop's copy, which is no git clone, has its notebooks as they were handed out.
 PRISTINE = ".pristine"
 
 
 class UpdateError(Exception):
-    """What stopped the work, and the remedy, in one line for a person."""
+    """What stopped the work and what to do about it, in one line for a person."""
 
 
 def git(root: Path, *arguments: str) -> bytes:
@@ -81,24 +83,33 @@ def published(root: Path) -> str:
     return "HEAD"
 
 
-def lessons(root: Path) -> dict[str, bytes]:
-    """The published lessons, file name to contents; UpdateError if this copy holds none."""
-    found = {path.name: path.read_bytes() for path in sorted((root / PRISTINE).glob("*.ipynb"))}
-    if not found and is_clone(root):
+def notebooks(root: Path) -> dict[str, bytes]:
+    """The contents of each published notebook, by its path in notebooks/, as more/03_x.ipynb.
+
+    UpdateError if this copy holds none.
+    """
+    shelf = root / PRISTINE
+    if shelf.is_dir():
+        paths = sorted(shelf.rglob("*.ipynb"))
+        return {path.relative_to(shelf).as_posix(): path.read_bytes() for path in paths}
+    if is_clone(root):
         commit = published(root)
-        names = git(root, "ls-tree", "--name-only", commit, "notebooks/").decode().split("\n")
-        names = [name for name in names if name.endswith(".ipynb")]
-        return {Path(name).name: git(root, "show", f"{commit}:{name}") for name in names}
-    if not found:
-        raise UpdateError(
-            "This copy is neither a git clone nor a workshop's, so it does not hold the lessons as "
-            "published. Download it again into another folder."
-        )
-    return found
+        files = git(root, "ls-tree", "-r", "--name-only", commit, "notebooks/").decode().split("\n")
+        names = [file.removeprefix("notebooks/") for file in files if file.endswith(".ipynb")]
+        return {name: git(root, "show", f"{commit}:notebooks/{name}") for name in names}
+    raise UpdateError(
+        "This copy is neither a git clone nor a workshop's, so it does not hold the lessons as "
+        "published. Download it again into another folder."
+    )
+
+
+def short(name: str) -> str:
+    """What to write for a notebook after LESSON=: a lesson's number, or the name of its file."""
+    return PurePosixPath(name).stem if "/" in name else name.partition("_")[0]
 
 
 def keep(path: Path, root: Path) -> Path:
-    """Copy a reader's lesson into kept/, under a name with the time that no file has yet."""
+    """Copy a reader's notebook into kept/, with the time in its name; never over another file."""
     folder = root / "kept"
     folder.mkdir(exist_ok=True)
     stem, number = f"{path.stem}_{datetime.now():%Y-%m-%d_%H%M%S}", 1
@@ -111,29 +122,30 @@ def keep(path: Path, root: Path) -> Path:
 
 
 def pristine(lesson: str, root: Path) -> str:
-    """Put the lesson back as published, a reader's version into kept/; what was done, in words.
+    """Put a notebook back as published, the reader's version into kept/; what was done, in words.
 
-    `lesson` is its number, as 03 or 3, or the name of its file. UpdateError if there is none such.
+    `lesson` is a lesson's number, as 03 or 3, or the name of any notebook's file. UpdateError if
+    there is none such.
     """
     wanted = Path(lesson).stem
-    wanted = f"{wanted:0>2}_" if wanted.isdecimal() else wanted
-    shelf = lessons(root)
-    names = [name for name in shelf if wanted and name.startswith(wanted)]
+    wanted = wanted.zfill(2) if wanted.isdecimal() else wanted
+    shelf = notebooks(root)
+    names = [name for name in shelf if wanted in (short(name), PurePosixPath(name).stem)]
     if len(names) != 1:
-        numbers = ", ".join(name.partition("_")[0] for name in shelf)
-        raise UpdateError(f"There is no lesson {lesson!r}. Name one by its number: {numbers}.")
+        known = ", ".join(map(short, shelf))
+        raise UpdateError(f"There is no lesson {lesson!r}. Name one as it stands here: {known}.")
     path = root / "notebooks" / names[0]
     if path.exists() and path.read_bytes() == shelf[names[0]]:
         return f"{path.name} is as it was published already."
-    copy = keep(path, root) if path.exists() else None
-    path.write_bytes(shelf[names[0]])
     done = f"{path.name} is as it was published."
-    if copy is None:
-        return done
-    return (
-        f"{done} Your version is {copy.relative_to(root).as_posix()}. Where JupyterLab has the "
-        "lesson open: File > Reload Notebook from Disk."
-    )
+    if path.exists():
+        done += (
+            f" Your version is {keep(path, root).relative_to(root).as_posix()}. Where JupyterLab "
+            "has the lesson open: File > Reload Notebook from Disk."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(shelf[names[0]])
+    return done
 
 
 def update(root: Path) -> str:
@@ -174,23 +186,26 @@ def update(root: Path) -> str:
 
 
 def news(root: Path, before: str) -> str:
-    """What came since the commit `before`, and which of the reader's lessons were kept instead."""
+    """What came since the commit `before`, and which notebooks stayed as the reader has them."""
     now = published(root)
     if now == before:
         return "Nothing is new. Your answers are as they were."
-    names = git(root, "diff", "--name-only", "--diff-filter=d", before, now).decode().splitlines()
-    new = [name for name in names if name.startswith("notebooks/") and name.endswith(".ipynb")]
-    new = [name for name in new if (root / name).exists()]  # or the reader has renamed it
-    kept = [n for n in new if (root / n).read_bytes() != git(root, "show", f"{now}:{n}")]
-    lines = [f"Updated, {len(names)} files."]
-    lines += [f"New or renewed: {Path(name).name}" for name in new if name not in kept]
-    for name in kept:
-        number = Path(name).name.partition("_")[0]
-        lines.append(
-            f"Kept as you have it: {Path(name).name}, though there is a new one. To get that: "
-            f"make pristine LESSON={number} (yours goes into kept/)"
-        )
-    return "\n".join([*lines, "Now `make lab`, which also renews the packages if they changed."])
+    files = git(root, "diff", "--name-only", "--diff-filter=d", before, now).decode().splitlines()
+    renewed, kept = [], []
+    for file in files:
+        path = root / file
+        # A notebook that is not there has been renamed by the reader.
+        if not file.startswith("notebooks/") or path.suffix != ".ipynb" or not path.exists():
+            continue
+        if path.read_bytes() == git(root, "show", f"{now}:{file}"):
+            renewed.append(f"New or renewed: {path.name}")
+        else:
+            kept.append(
+                f"Kept as you have it: {path.name}, though there is a new one. To get that: make "
+                f"pristine LESSON={short(file.removeprefix('notebooks/'))} (yours goes into kept/)"
+            )
+    last = "Now `make lab`, which also renews the packages if they changed."
+    return "\n".join([f"Updated, {len(files)} files.", *renewed, *kept, last])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.update", description="Get what is new and keep every answer."
     )
-    words = "put this lesson back as published"
+    words = "put this lesson, 03 or the name of its file, back as published"
     parser.add_argument("--pristine", metavar="LESSON", nargs="?", const="", help=words)
     lesson = parser.parse_args(arguments).pristine
     try:

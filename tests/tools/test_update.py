@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from tools.lessons import read, store, tags
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("01_lookup_tables", "02_one_hot_equivalence", "03_backprop_through_embeddings")
+# Notebooks in the folders below, made up.
+BELOW = ("more/03_a_side_lesson", "more/03_another", "asked/how_large")
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="There is no git")
 
 LESSON = "notebooks/03_backprop_through_embeddings.ipynb"
@@ -43,11 +47,13 @@ def publish(course: Path) -> None:
 
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
-    """The course as it is published: some lessons, and how git is to merge them."""
+    """The course as it is published: some notebooks, and how git is to merge them."""
     course = tmp_path / "course"
-    (course / "notebooks").mkdir(parents=True)
-    for name in NAMES:
-        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", course / "notebooks")
+    for name in NAMES + BELOW:
+        path = course / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        from_course = name if name in NAMES else "00_start_here"
+        shutil.copy(ROOT / "notebooks" / f"{from_course}.ipynb", path)
     shutil.copy(ROOT / ".gitattributes", course)
     (course / "helpers.py").write_text("one = 1\n")
     git(course, "init", "--quiet")
@@ -94,6 +100,12 @@ def rewrite(nb: nbformat.NotebookNode) -> None:
     nb.cells.insert(10, nbformat.v4.new_code_cell("1 + 1", id="new-cell"))
 
 
+def rewrite_all(nb: nbformat.NotebookNode) -> None:
+    """A change of a short notebook, as a reader or a next edition may make it."""
+    for cell in nb.cells:
+        cell.source += "\n\n# changed"
+
+
 def test_an_update_renews_the_course_and_keeps_every_answer(course: Path, mine: Path) -> None:
     wrote = edit(mine / LESSON, answer)
     (mine / "notebooks" / "my_own.ipynb").write_text("{}")
@@ -137,6 +149,15 @@ def test_a_lesson_that_is_withdrawn_or_renamed_does_not_take_answers_along(
     assert (mine / LESSON).read_bytes() == wrote
     found = [path.read_bytes() for path in (mine / "notebooks").glob("02_*.ipynb")]
     assert also in found
+
+
+def test_a_lesson_that_the_reader_renamed_stays_renamed(course: Path, mine: Path) -> None:
+    git(mine, "mv", LESSON, "notebooks/my_03.ipynb")
+    git(mine, "commit", "--quiet", "-m", "mine")
+    edit(course / LESSON, rewrite_all)
+    publish(course)
+    assert "03_backprop" not in update.update(mine)
+    assert not (mine / LESSON).exists() and (mine / "notebooks" / "my_03.ipynb").exists()
 
 
 def test_an_update_without_a_network_changes_nothing(course: Path, mine: Path) -> None:
@@ -191,12 +212,18 @@ def test_pristine_is_what_was_published_though_a_pull_committed_the_answers(
 
 def test_a_copy_that_is_no_clone_is_pristine_again_from_its_own_shelf(tmp_path: Path) -> None:
     for folder in ("notebooks", update.PRISTINE):
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "more").mkdir(parents=True)
         shutil.copy(ROOT / LESSON, tmp_path / folder)
-    wrote = edit(tmp_path / LESSON, answer)
-    assert "kept/03_backprop" in update.pristine("03", tmp_path)
-    assert (tmp_path / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
-    assert next((tmp_path / "kept").iterdir()).read_bytes() == wrote
+        shutil.copy(ROOT / LESSON, tmp_path / folder / "more" / "03_a_side_lesson.ipynb")
+    for lesson, file in (
+        ("03", LESSON),
+        ("03_a_side_lesson", "notebooks/more/03_a_side_lesson.ipynb"),
+    ):
+        wrote = edit(tmp_path / file, answer)
+        assert f"kept/{Path(file).stem}" in update.pristine(lesson, tmp_path)
+        assert (tmp_path / file).read_bytes() == (ROOT / LESSON).read_bytes()
+        (kept,) = (tmp_path / "kept").glob(f"{Path(file).stem}_*")
+        assert kept.read_bytes() == wrote
     with pytest.raises(update.UpdateError, match="no git clone"):
         update.update(tmp_path)
     shutil.rmtree(tmp_path / update.PRISTINE)
@@ -204,10 +231,61 @@ def test_a_copy_that_is_no_clone_is_pristine_again_from_its_own_shelf(tmp_path: 
         update.pristine("03", tmp_path)
 
 
-@pytest.mark.parametrize("lesson", ["42", "", "lookup", "0"])
+@pytest.mark.parametrize("name", BELOW)
+def test_a_notebook_in_a_folder_below_is_pristine_by_its_files_name(mine: Path, name: str) -> None:
+    path = mine / "notebooks" / f"{name}.ipynb"
+    published, wrote = path.read_bytes(), edit(path, rewrite_all)
+    assert f"kept/{path.stem}" in update.pristine(path.stem, mine)
+    assert path.read_bytes() == published
+    (kept,) = (mine / "kept").iterdir()
+    assert kept.read_bytes() == wrote
+    shutil.rmtree(path.parent)
+    update.pristine(f"notebooks/{name}.ipynb", mine)
+    assert path.read_bytes() == published
+
+
+def test_a_number_is_the_lesson_and_none_of_its_side_lessons(mine: Path) -> None:
+    paths = [mine / "notebooks" / f"{name}.ipynb" for name in BELOW[:2]]
+    wrote = [edit(path, rewrite_all) for path in paths]
+    edit(mine / LESSON, answer)
+    assert "03_backprop_through_embeddings.ipynb is as it was" in update.pristine("03", mine)
+    assert (mine / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
+    assert [path.read_bytes() for path in paths] == wrote
+
+
+def test_news_are_of_all_notebooks_and_name_what_pristine_understands(
+    course: Path, mine: Path
+) -> None:
+    for name in BELOW:
+        edit(course / "notebooks" / f"{name}.ipynb", rewrite_all)
+    publish(course)
+    wrote = edit(mine / "notebooks" / f"{BELOW[0]}.ipynb", answer)
+    said = update.update(mine)
+    assert "New or renewed: 03_another.ipynb" in said and "renewed: how_large.ipynb" in said
+    (asked_for,) = re.findall(r"make pristine LESSON=(\S+)", said)
+    assert (mine / "notebooks" / f"{BELOW[0]}.ipynb").read_bytes() == wrote
+    update.pristine(asked_for, mine)
+    for name in BELOW:
+        file = f"notebooks/{name}.ipynb"
+        assert (mine / file).read_bytes() == (course / file).read_bytes(), name
+
+
+@pytest.mark.parametrize("lesson", ["42", "", "lookup", "0", "03_a_side"])
 def test_a_lesson_that_is_none_is_named_with_those_that_are(mine: Path, lesson: str) -> None:
-    with pytest.raises(update.UpdateError, match=r"by its number: 01, 02, 03\."):
+    known = r"stands here: 01, 02, 03, how_large, 03_a_side_lesson, 03_another\.$"
+    with pytest.raises(update.UpdateError, match=known):
         update.pristine(lesson, mine)
+
+
+def test_pristine_needs_the_standard_library_alone(mine: Path) -> None:
+    """As a script, with no package in reach."""
+    (mine / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "update.py", mine / "tools")
+    wrote = edit(mine / LESSON, answer)
+    command = [sys.executable, "-I", "-S", "tools/update.py", "--pristine", "03"]
+    done = subprocess.run(command, cwd=mine, capture_output=True, text=True)
+    assert done.returncode == 0 and "kept/" in done.stdout, done.stderr
+    assert (mine / LESSON).read_bytes() == (ROOT / LESSON).read_bytes() != wrote
 
 
 def test_a_clone_that_follows_nothing_says_how_to_follow(course: Path) -> None:
@@ -227,7 +305,7 @@ def test_the_command_says_in_a_line_what_is_wrong(
     (line,) = capsys.readouterr().err.splitlines()
     assert "no lesson '99'" in line
     assert update.main(["--pristine"]) == 1
-    assert "Name one by its number" in capsys.readouterr().err
+    assert "Name one as it stands here" in capsys.readouterr().err
     assert update.main([]) == 0
     assert capsys.readouterr().out == "Nothing is new. Your answers are as they were.\n"
 

@@ -1,12 +1,14 @@
 """The workshop kit, made from the lessons: `python -m tools.kit.workshop [--wheels [ROOM ...]]`.
 
 build/workshop/participants/ (and participants.zip) is a copy of the course to hand out, without
-outputs and solutions. build/workshop/instructor/ is one with the solutions in place, run, with the
-notes of site/instructor/ where they are needed, the guide as one page to print, and slides. Every
-notebook of both is run in its place, two at a time; a cell that fails is named, and ends it.
+outputs and solutions. build/workshop/instructor/ is a copy with the solutions in place, run, with
+the notes of site/instructor/ where they are needed, the guide as one page to print, and slides.
+Every lesson and side lesson of both copies is run in its place, two at a time. Each notebook that
+fails is named, with its cell, and the command ends with status 1.
 """
 
 import argparse
+import posixpath
 import re
 import shutil
 import subprocess
@@ -14,73 +16,51 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from jinja2 import Template
 from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from packaging.requirements import Requirement
 
-from tools.kit import slides
 from helpers.checks import RAISE
-from tools.lessons import LessonError, execute, paths, read, store, tags, with_solutions
+from tools.kit import slides
+from tools.lessons import (
+    LessonError,
+    every,
+    execute,
+    read,
+    store,
+    tags,
+    taught,
+    text,
+    with_solutions,
+)
 from tools.update import PRISTINE
 
-ROOT = Path(__file__).resolve().parents[1]
-KIT = Path("build") / "workshop"
-NOTES = Path("site") / "instructor"
-# What a copy of the course is made of, besides its notebooks, its Makefile and its README.
+ROOT = Path(__file__).resolve().parents[2]
+NOTES = "site/instructor"
+# What a copy holds besides its notebooks, its Makefile and its README.
 COPIED = (
-    *("helpers", "data", "site/cheat_sheet.md", "site/glossary.md", "notebooks/programs/11_torchrec.py"),
+    *("helpers", "data", "notebooks/programs"),
+    *("site/cheat_sheet.md", "site/claims.md", "site/glossary.md"),
+    *("tools/__init__.py", "tools/environment.py", "tools/ready.py", "tools/update.py"),
     *("requirements.txt", "requirements-torchrec.txt", "environment.yml", "pyproject.toml"),
     *("LICENSE", "LICENSE-lessons", "CITATION.cff"),
 )
 # The commands that work in a copy; the others need what only a git clone has.
 COMMANDS = {"help", "lab", "check", "pristine", "clean", "environment", "environment-dev"}
-# The parts of the README that a copy keeps, and what is otherwise in it.
-KEPT = ("## The lessons", "## Licence")
-FOLDED = "The solutions are folded below each exercise."
 WITHHELD = "*The solution is shown when everybody has tried.*"
-# What the lessons say of themselves, and is otherwise in a participant's copy.
+# Sentences of the lessons that are not true of the participants' copy, and what it says instead.
 OTHERWISE = {
     "The lessons come with our outputs, so that they can be read without running them. If you mean "
     "to predict and run, hide the answers first: *Edit > Clear Outputs of All Cells*. They come "
     "back as you run.": "The outputs are left out: predict, then run.",
     "A solution is folded away underneath.": "Your instructor shows one when everybody has tried.",
-    "are in the [README](../README.md) and at the end of each": "are at the end of each",
 }
+# How a check answers a stub, in the participants' copy, and a solution, in the instructor's.
 SAYS = {"participants": "Not attempted yet.", "instructor": "Right."}
-WELCOME = """# nn.Embedding: a workshop
-
-This folder is your own copy of the course. Answers that you write stay in it.
-
-**The day before.** With Python 3.11 to 3.14, in this folder,
-
-    make check                                  # on Windows: py tools\\environment.py --check
-
-makes the environment, which takes minutes and 3 GB of free disk (12 with CUDA), tries what the
-lessons need, and ends with *Ready* or with what is to be mended. On Linux without an NVIDIA card,
-put `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` before it. A folder `wheels/` in
-here, if your instructor handed one out, takes the network's place.
-
-**On the day.**
-
-    make lab                                    # on Windows: .venv\\Scripts\\jupyter-lab
-    make pristine LESSON=03                     # on Windows: py helpers\\update.py --pristine 03
-
-The first opens the lessons, in `notebooks/`. The second gives lesson 03 back as it was handed out;
-your own version goes into `kept/` first. Other commands that a lesson names, such as `make bench`,
-and the tests, are in the course's repository.
-"""
-LEADS = """# nn.Embedding: for the instructor
-
-`guide.html` is the guide with a page for each lesson: print it. `notebooks/` are the lessons with
-solutions, answers and notes, run: for your own screen, not for the projector. `slides/` holds each
-lesson's slides twice: `.html` opens in any browser, without a network (F fills the screen, S opens
-the notes), and `.ipynb` is to be run live, in the JupyterLab of the clone that made the kit: Alt +
-R, then *View > Full screen slideshow*. Click into a slide once; from then on Shift + Enter runs
-what is next on it, folded cells too, and Space goes on. Nothing shows before it is run.
-"""
 # A room's computers, as pip names them: Linux with glibc 2.28 or newer, macOS 14 on Apple silicon.
 TAGS = {
     "linux": [f"manylinux_2_{n}_x86_64" for n in range(28, 4, -1)]
@@ -93,25 +73,24 @@ MARKERS = {
     "macos": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
     "windows": {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt"},
 }
-PRINTED = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>nn.Embedding: instructor guide</title><style>
-body {{ font: 11pt/1.45 Georgia, serif; max-width: 46em; margin: 2em auto; padding: 0 1em }}
-h1, h2, h3, table {{ font-family: "Segoe UI", Helvetica, Arial, sans-serif }}
-table {{ border-collapse: collapse; font-size: 9.5pt; line-height: 1.3; width: 100% }}
-th, td {{ border: 1px solid #999; padding: .3em .5em; text-align: left; vertical-align: top }}
-code {{ font-size: 92% }} a {{ color: inherit }} tr, h2 {{ break-inside: avoid }}
-article + article {{ border-top: 3px solid; margin-top: 3em }}
-@page {{ margin: 16mm }} @media print {{
-  body {{ max-width: none; margin: 0; font-size: 10pt }}
-  article + article {{ break-before: page; border: 0; margin: 0 }}
-}}
-</style></head><body>{body}</body></html>
-"""
+
+
+def fill(template: str, **parts: object) -> str:
+    """The file of that name in templates/, with `parts` in their places."""
+    source = (slides.TEMPLATES / template).read_text(encoding="utf-8")
+    return Template(source, keep_trailing_newline=True).render(parts)
+
+
+def write_text(content: str, path: Path) -> None:
+    """Write a file, the same on every system, and make its folder first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8", newline="\n")
 
 
 def notes(name: str, root: Path = ROOT) -> str:
-    """The instructor's page of that name: a lesson's file name without its ending, or "guide"."""
-    return (root / NOTES / f"{name}.md").read_text(encoding="utf-8")
+    """The instructor's page about the lesson of that name, or the "guide"; "" if there is none."""
+    page = root / NOTES / f"{name}.md"
+    return page.read_text(encoding="utf-8") if page.exists() else ""
 
 
 def student(nb: NotebookNode) -> NotebookNode:
@@ -124,34 +103,49 @@ def student(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def otherwise(text: str) -> str:
-    """What a participant's copy says in the place of a lesson's words."""
+def otherwise(source: str) -> str:
+    """A cell's words as they are true in the participants' copy."""
     for ours, theirs in OTHERWISE.items():
-        text = text.replace(ours, theirs)
-    return text
+        source = source.replace(ours, theirs)
+    return source
 
 
 def table_rows(page: str) -> list[list[str]]:
-    """The cells of every table row in a page of notes, rules and headings left out."""
+    """The cells of each table row in a page, without the lines |:--| below the tables' heads."""
     lines = [line.strip() for line in page.splitlines() if line.startswith("|")]
     rows = [re.split(r"(?<!\\)\|", line.strip("|")) for line in lines]
     return [[cell.strip() for cell in row] for row in rows if not re.fullmatch(r"[\s:|-]+", row[0])]
 
 
-def moved(page: str) -> str:
-    """A page of notes whose links hold in a notebook of the kit, two folders nearer."""
-    page = page.replace("](../../notebooks/", "](").replace("](../", "](../site/")
-    page = page.replace("](../site/../", "](../").replace("](guide.md", "](../guide.html")
-    return re.sub(r"\]\((\d\d_\w+)\.md", r"](\1.ipynb", page)
+def target(link: str) -> str:
+    """The file, from the top of the course, that a relative link on an instructor's page names."""
+    return posixpath.normpath(posixpath.join(NOTES, link))
+
+
+def moved(page: str, folder: str) -> str:
+    """An instructor's page with links that hold in `folder` of the copy, such as notebooks/more.
+
+    In the copy a lesson's page stands in the lesson, so a link to the page becomes one to that.
+    """
+    places = {path.stem: path.as_posix() for path in taught(Path("notebooks"))}
+    places["guide"] = "guide.html"
+
+    def link(match: re.Match[str]) -> str:
+        file = target(match[0])
+        return posixpath.relpath(places.get(PurePosixPath(file).stem, file), folder)
+
+    return re.sub(r"(?<=\]\()(?!\w+:)[^)#\s]+", link, page)
 
 
 def instructor(nb: NotebookNode, page: str) -> NotebookNode:
-    """The lesson with its solutions in the stubs' places and the page of notes about it.
+    """A copy with the solutions in the stubs' places and, if `page` holds any, with the notes.
 
     The whole page stands below the lesson's title. What it says of a section (a row of the table
     whose first cell links to a cell of the lesson and whose second holds minutes) stands before it.
     """
-    nb, page = with_solutions(nb), moved(page)
+    nb = with_solutions(nb)
+    if not page:
+        return nb
     before = {}
     for row in table_rows(page):
         link = re.search(r"\]\([^)#]*#([^)]+)\)", row[0])
@@ -165,22 +159,24 @@ def instructor(nb: NotebookNode, page: str) -> NotebookNode:
         if cell.id in before:
             cells.append(new_markdown_cell(before[cell.id], id=f"notes-{cell.id}"[:64]))
         cells.append(cell)
-    whole = f"---\n\n## For the instructor\n\n{page.partition(chr(10))[2].strip()}\n\n---"
+    _, _, below_title = page.partition("\n")
+    whole = f"---\n\n## For the instructor\n\n{below_title.strip()}\n\n---"
     cells.insert(1, new_markdown_cell(whole, id="notes"))
     nb.cells = cells
     return nb
 
 
-def run(nb: NotebookNode, kind: str, folder: Path, name: str) -> NotebookNode:
-    """`nb` run in `folder`, of a course's copy, with the helpers of that copy.
+def run(nb: NotebookNode, kind: str, path: Path) -> NotebookNode:
+    """`nb` run as the notebook at `path`, with the helpers beside that notebooks folder.
 
-    LessonError where a cell fails, or an exercise says anything but what it says to a stub
-    (`kind` is "participants") or to a solution ("instructor").
+    LessonError where a cell fails, or a check does not say what SAYS has for this `kind`.
     """
-    setting = {"PYTHONPATH": str(folder.resolve().parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    course = next(up.parent for up in path.resolve().parents if up.name == "notebooks")
+    setting = {"PYTHONPATH": str(course), "PYTHONDONTWRITEBYTECODE": "1"}
     if kind == "instructor":
         setting[RAISE] = "1"
-    done = execute(nb, folder, name, **setting)
+    name = f"{kind}/{path.name}"
+    done = execute(nb, path.parent, name, **setting)
     for cell in done.cells:
         if "exercise" in tags(cell):
             said = "".join(out.get("text", "") for out in cell.outputs)
@@ -189,89 +185,92 @@ def run(nb: NotebookNode, kind: str, folder: Path, name: str) -> NotebookNode:
     return done
 
 
-def makefile(text: str) -> str:
+def makefile(ours: str) -> str:
     """The Makefile of a copy: the course's own, without the commands that need a git clone."""
-    names = " ".join(re.findall(r"^\.PHONY:(.*)$", text, re.M)).split()
-    text = re.sub(r"^\.PHONY:.*\n", "", text, flags=re.M)
+    names = " ".join(re.findall(r"^\.PHONY:(.*)$", ours, re.M)).split()
+    ours = re.sub(r"^\.PHONY:.*\n", "", ours, flags=re.M)
     for name in set(names) - COMMANDS:
         rule = rf"(^#.*\n)*^{name}:.*\n(\t.*\n)*\n?|^\t@echo 'make {name} .*\n"
-        text = re.sub(rule, "", text, flags=re.M)
+        ours = re.sub(rule, "", ours, flags=re.M)
     kept = " ".join(name for name in names if name in COMMANDS)
-    return re.sub(r"^help:\n", f".PHONY: {kept}\n\nhelp:\n", text, count=1, flags=re.M)
+    return re.sub(r"^help:\n", f".PHONY: {kept}\n\nhelp:\n", ours, count=1, flags=re.M)
 
 
-def copy_course(root: Path, into: Path, welcome: str) -> None:
+def copy_course(root: Path, into: Path, kind: str) -> None:
     """All of a runnable copy of the course but its notebooks."""
     for name in COPIED:
-        target = into / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        place = into / name
+        place.parent.mkdir(parents=True, exist_ok=True)
         if (root / name).is_dir():
-            shutil.copytree(root / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(root / name, place, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(root / name, target)
-    commands = makefile((root / "Makefile").read_text(encoding="utf-8"))
-    (into / "Makefile").write_text(commands, encoding="utf-8", newline="\n")
+            shutil.copy(root / name, place)
+    write_text(makefile((root / "Makefile").read_text(encoding="utf-8")), into / "Makefile")
     readme = (root / "README.md").read_text(encoding="utf-8")
-    parts = re.split(r"^(?=## )", readme, flags=re.M)
-    parts = [part for part in parts if part.startswith(KEPT)]
-    theirs, ours = "Your instructor has the solutions.", "The solutions stand in the stubs' places."
-    text = "\n".join([welcome, *parts]).replace(FOLDED, theirs if welcome == WELCOME else ours)
-    (into / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    lessons = re.search(r"^## The lessons\n.*?(?=^## |\Z)", readme, re.M | re.S)[0].strip()
+    write_text(fill(f"{kind}.md", lessons=lessons), into / "README.md")
 
 
 def guide(root: Path) -> str:
     """The instructor's guide and the page of each lesson, as one page of HTML to print."""
-    articles = []
-    for name in ("guide", *(path.stem for path in paths(root / "notebooks"))):
-        text = notes(name, root).replace("](../../", "](")
-        # A browser would show the text of a notebook's file.
-        text = re.sub(r"\[([^\]]+)\]\(notebooks/[^)]*\)", r"\1", text)
-        text = re.sub(r"\]\((guide|\d\d_\w+)\.md(?:#[\w-]*)?\)", r"](#\1)", text)
-        body = markdown2html(text.replace("](../", "](site/"))
-        # Pages share headings, and an id may stand once.
+
+    def link(match: re.Match[str]) -> str:
+        file = target(match[1])
+        if file.startswith("notebooks/"):  # a browser would show the text of the file
+            return match[2]
+        place = f"#{PurePosixPath(file).stem}" if file.startswith(f"{NOTES}/") else file
+        return f'<a href="{place}">{match[2]}</a>'
+
+    pages = []
+    for name in ("guide", *(path.stem for path in taught())):
+        body = markdown2html(notes(name, root))
+        # The pages have headings in common, and an id may stand once in a page.
         body = re.sub(r'(<h\d) id="[^"]*"', r"\1", body)
         body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
-        articles.append(f'<article id="{name}">{body}</article>')
-    return PRINTED.format(body="\n".join(articles))
+        body = re.sub(r'<a href="(?!\w+:)([^"#]+)[^"]*">(.*?)</a>', link, body, flags=re.S)
+        pages.append((name, body))
+    return fill("guide.html", pages=[(name, body) for name, body in pages if body])
 
 
 def write(root: Path, kit: Path) -> None:
-    """Write the kit from the lessons, all but what running them adds."""
+    """Write the kit, all but what running its notebooks adds."""
     if any(kit.glob("*")) and not (kit / "participants").is_dir():
-        raise ValueError(f"{kit} holds what is no kit, and would be deleted. Name a new folder.")
+        raise ValueError(f"{kit} has other files in it, which would be deleted. Name a new folder.")
     shutil.rmtree(kit, ignore_errors=True)
-    copy_course(root, kit / "participants", WELCOME)
-    copy_course(root, kit / "instructor", LEADS)
-    (kit / "instructor" / "slides").mkdir()
-    rise = kit / "instructor" / "slides" / "rise.css"
-    rise.write_text(slides.RISE_CSS, encoding="utf-8", newline="\n")
-    for path in paths(root / "notebooks"):
-        nb, page = read(path), notes(path.stem, root)
-        handed = kit / "participants"
-        for folder in (handed / "notebooks", handed / PRISTINE):
-            folder.mkdir(exist_ok=True)
-            store(student(nb), folder / path.name)
-        mine = kit / "instructor"
-        store(instructor(nb, page), mine / "notebooks" / path.name)
-        store(slides.live(nb), mine / "slides" / path.name)
-        (mine / "slides" / f"{path.stem}.html").write_text(slides.page(nb), "utf-8")
-    (kit / "instructor" / "guide.html").write_text(guide(root), encoding="utf-8")
-    shutil.make_archive(str(kit / "participants"), "zip", kit, "participants")
+    handed, mine = kit / "participants", kit / "instructor"
+    copy_course(root, handed, "participants")
+    copy_course(root, mine, "instructor")
+    notebooks = root / "notebooks"
+    for path in taught(notebooks):
+        place, folder = path.relative_to(notebooks), path.parent.relative_to(root)
+        nb, page = read(path), moved(notes(path.stem, root), folder.as_posix())
+        write_text(text(student(nb)), handed / "notebooks" / place)
+        write_text(text(instructor(nb, page)), mine / "notebooks" / place)
+        shown = mine / "slides" / place
+        write_text(text(slides.live(nb)), shown)
+        write_text(slides.page(nb), shown.with_suffix(".html"))
+        write_text(fill("rise.css"), shown.with_name("rise.css"))
+    for path in set(every(notebooks)) - set(taught(notebooks)):
+        for copy in (handed, mine):
+            write_text(path.read_text(encoding="utf-8"), copy / path.relative_to(root))
+    programs = shutil.ignore_patterns("programs")
+    shutil.copytree(handed / "notebooks", handed / PRISTINE, ignore=programs)
+    write_text(guide(root), mine / "guide.html")
+    shutil.make_archive(str(handed), "zip", kit, "participants")
 
 
 def run_in_place(kind: str, path: Path) -> float:
     """Run one notebook of the kit where it is; the seconds. The instructor's is stored as run."""
     start = time.perf_counter()
-    done = run(read(path), kind, path.parent, f"{kind}/{path.name}")
+    done = run(read(path), kind, path)
     if kind == "instructor":
         store(done, path)
     return time.perf_counter() - start
 
 
 def run_all(kit: Path, at_once: int = 2) -> int:
-    """Run every notebook of the kit, with a line for each; the number that failed."""
-    names = [path.name for path in paths(kit / "instructor" / "notebooks")]
-    each = [(kind, kit / kind / "notebooks" / name) for name in names for kind in SAYS]
+    """Run every lesson of the kit, with a line for each; the number that failed."""
+    each = [(kind, path) for kind in SAYS for path in taught(kit / kind / "notebooks")]
     failed = 0
     # Processes, since nbclient leaves an event loop open in a thread.
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
@@ -290,7 +289,7 @@ def run_all(kit: Path, at_once: int = 2) -> int:
 def wheels(requirements: Path, into: Path, rooms: list[str]) -> None:
     """Download the packages of a list, for this computer or for those named, such as windows-3.12.
 
-    ValueError for a name that is none; CalledProcessError, after pip's own words, where pip fails.
+    ValueError for a name of another form; CalledProcessError, after pip's own words, if pip fails.
     """
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "-q"]
     pip += ["--only-binary=:all:", "-d", str(into)]
@@ -299,7 +298,9 @@ def wheels(requirements: Path, into: Path, rooms: list[str]) -> None:
     for room in rooms:
         system, _, python = room.partition("-")
         if system not in TAGS or not re.fullmatch(r"3\.\d+", python):
-            raise ValueError(f"{room!r} is no room: name one as {', '.join(TAGS)}, then -3.12.")
+            raise ValueError(
+                f"{room!r} names no computers: write {', '.join(TAGS)}, then -3.12, their Python."
+            )
         # pip reads a list's markers for the Python that runs it, whatever --platform says.
         where = {**MARKERS[system], "python_version": python, "python_full_version": f"{python}.0"}
         lines = requirements.read_text(encoding="utf-8").splitlines()
@@ -322,7 +323,8 @@ def wheels(requirements: Path, into: Path, rooms: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Make the kit and run it; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.kit.workshop", description=__doc__)
-    parser.add_argument("--kit", type=Path, default=ROOT / KIT, help="the folder, made anew")
+    kit = ROOT / "build" / "workshop"
+    parser.add_argument("--kit", type=Path, default=kit, help="the folder, made anew")
     parser.add_argument("--no-run", action="store_true", help="write the notebooks, run none")
     rooms = "also packages: for this computer, or for each ROOM, such as linux-3.11 windows-3.12"
     parser.add_argument("--wheels", nargs="*", metavar="ROOM", help=rooms)
