@@ -11,6 +11,8 @@ Lessons in their first form keep the minutes that their cards and pages have.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -76,19 +78,21 @@ def readme(text: str) -> str:
     return between(text, "surprising", surprising())
 
 
-def written() -> dict[Path, str]:
-    """Each page that is drawn, at least in part, with the text that it should have."""
-    page, guide = ROOT / "site" / "claims.md", teaching.PAGES / "guide.md"
-    pages = {
-        ROOT / "README.md": readme((ROOT / "README.md").read_text("utf-8")),
-        page: between(page.read_text("utf-8"), "claims", claims.table(claims.read())),
+def drawn() -> dict[Path, Callable[[str], str]]:
+    """Each page that is drawn, at least in part, and the function that draws it anew.
+
+    The order matters: the guide's plans are drawn from the instructor's pages.
+    """
+    every_claim = claims.table(claims.read())
+    found: dict[Path, Callable[[str], str]] = {
+        ROOT / "README.md": readme,
+        ROOT / "site" / "claims.md": partial(between, name="claims", fresh=every_claim),
     }
     for path in paths():
         if path.stem not in FIRST_FORM:
-            about = teaching.PAGES / f"{path.stem}.md"
-            pages[about] = teaching.write_minutes(about.read_text("utf-8"), path)
-    pages[guide] = teaching.write_plans(guide.read_text("utf-8"))
-    return pages
+            page = teaching.PAGES / f"{path.stem}.md"
+            found[page] = partial(teaching.write_minutes, path=path)
+    return {**found, teaching.PAGES / "guide.md": teaching.write_plans}
 
 
 def main() -> None:
@@ -98,9 +102,11 @@ def main() -> None:
             nb = read(path)
             budget.write_card(nb)
             changed += [path] * store(nb, path)
-    for path, text in written().items():
-        if path.read_text("utf-8") != text:
-            path.write_text(text, encoding="utf-8", newline="\n")
+    for path, draw in drawn().items():
+        before = path.read_text("utf-8")
+        after = draw(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8", newline="\n")
             changed.append(path)
     names = [path.relative_to(ROOT).as_posix() for path in changed]
     print(*names or ["Every table is as it should be."], sep="\n")

@@ -117,6 +117,8 @@ def names_of(cell: NotebookNode) -> tuple[set[str], set[str]]:
             sets.add(node.name)
         elif isinstance(node, ast.arg):
             sets.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            sets.add(node.name)
         elif isinstance(node, ast.alias):
             sets.add((node.asname or node.name).partition(".")[0])
     return sets, reads

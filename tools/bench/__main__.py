@@ -9,11 +9,12 @@
     python -m tools.bench --tiny --into /tmp               a few seconds: does it run here?
 
 The variants of a comparison are timed in turn, in one run, and compared by their shortest times:
-read the ratios, not the milliseconds. On a CPU one thread works. Let the machine be quiet, run it twice,
-and keep the record whose ratios you saw twice. On a GPU `dlrm` has a table of 10 GB on the host and
-as much again on the GPU; `--memory-fraction` holds PyTorch to a part of the GPU, so that `resident`
-does not fit and the others train. `files` writes 1.2 GB into the temporary folder, or into
-`--folder`. `files` and `skipgram` need gensim, hence Python 3.13 or older. No test asserts a time.
+read the ratios, not the milliseconds. On a CPU one thread works. Let the machine be quiet, run it
+twice, and keep the record whose ratios you saw twice. On a GPU `dlrm` has a table of 10 GB on the
+host and as much again on the GPU; `--memory-fraction` holds PyTorch to a part of the GPU, so that
+`resident` does not fit and the others train. `files` writes 1.2 GB into the temporary folder, or
+into `--folder`. `files` and `skipgram` need gensim, hence Python 3.13 or older. No test asserts a
+time.
 """
 
 import argparse

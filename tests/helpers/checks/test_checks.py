@@ -15,12 +15,14 @@ from torch import nn
 from helpers import checks
 from tools import lessons
 
-# By "module.exercise", from each lesson's file: an answer, and a part of the hint it should get.
-WRONG = {
-    name: answers
+ANSWERS = [
+    importlib.import_module(f"wrong_answers.{path.stem}")
     for path in sorted(Path(__file__).parent.glob("wrong_answers/*.py"))
-    for name, answers in importlib.import_module(f"wrong_answers.{path.stem}").WRONG.items()
-}
+]
+# By "module.exercise": an answer, and a part of the hint it should get.
+WRONG = {name: answers for module in ANSWERS for name, answers in module.WRONG.items()}
+# By "module.exercise": right answers of unusual make.
+RIGHT = {name: good for module in ANSWERS for name, good in getattr(module, "RIGHT", {}).items()}
 
 
 def check_named(name: str) -> Callable[[object], checks.Result]:
@@ -78,6 +80,14 @@ def test_wrong_answers_get_the_hint_that_fits(name: str, capsys) -> None:
             assert result.state == checks.WRONG, (answer, result)
             assert re.search(part, result.hint), (part, result.hint)
             assert capsys.readouterr().out.startswith("Not right yet.")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers_of_unusual_make_are_accepted(name: str, capsys) -> None:
+    for answer in RIGHT[name]:
+        for _ in range(5):
+            result = check_named(name)(answer)
+            assert result.state == checks.RIGHT, (answer, result.hint)
 
 
 class Hostile:

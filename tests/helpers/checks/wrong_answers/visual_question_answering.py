@@ -195,11 +195,18 @@ WRONG = {
         (pair(ABOVE, "Is the circle above the red object?"), "one question twice"),
         (pair("is a red circle there", "is there a red circle"), "same answer"),
         (pair("the circle is what color", "what color is the circle"), "same answer"),
-        (pair("is the yellow object above the circle", "is the circle above the yellow object"),
-         "'yellow' is unknown"),
+        (
+            pair("is the yellow object above the circle", "is the circle above the yellow object"),
+            "'yellow' is unknown",
+        ),
         (pair("circle red", "red circle"), "is no question here"),
-        (pair("is the red object above the green object above the blue object",
-              "is the blue object above the red object above the green object"), "No scene"),
+        (
+            pair(
+                "is the red object above the green object above the blue object",
+                "is the blue object above the red object above the green object",
+            ),
+            "No scene",
+        ),
         (pair(ABOVE, 3), "A question is wanted"),
         ({"one": ABOVE}, "Still to be filled in"),
         (ABOVE, "Fill in the dictionary"),
