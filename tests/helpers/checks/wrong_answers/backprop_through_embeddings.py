@@ -2,25 +2,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-
-
-def function(backward: Callable, forward: Callable = lambda ids, weight: weight[ids]) -> type:
-    """An autograd.Function for exercise 2 of lesson 03, from its backward(ids, G, V, pad)."""
-
-    class Answer(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, ids, weight, pad):
-            ctx.save_for_backward(ids)
-            ctx.V, ctx.pad = weight.shape[0], pad
-            return forward(ids, weight)
-
-        @staticmethod
-        def backward(ctx, G):
-            (ids,) = ctx.saved_tensors
-            return None, backward(ids, G, ctx.V, ctx.pad), None
-
-    return Answer
+import torch.nn.functional as F
 
 
 def added(ids, G, V):
@@ -29,32 +13,178 @@ def added(ids, G, V):
 
 def assigned(ids, G, V):
     dE = G.new_zeros(V, G.shape[-1])
-    dE[ids] = G
+    dE[ids.long()] = G
     return dE
 
 
-def overwrites_g(ids, G, V, pad):
-    G[ids == pad] = 0
-    return added(ids, G, V)
+def mean(ids, weight):
+    return weight[ids].mean(dim=1)
 
 
-def forgets_repeats(ids, G, V, pad):
-    dE = assigned(ids, G, V)
-    dE[pad] = 0
-    return dE
+def function(backward: Callable, forward: Callable = mean) -> type:
+    """An autograd.Function for exercise 1 of lesson 03, from its backward(ids, G, V)."""
+
+    class Answer(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, ids, weight):
+            ctx.save_for_backward(ids)
+            ctx.V = weight.shape[0]
+            return forward(ids, weight)
+
+        @staticmethod
+        def backward(ctx, G):
+            (ids,) = ctx.saved_tensors
+            return None, backward(ids, G, ctx.V)
+
+    return Answer
+
+
+def words(ids, G):
+    """Each word's share of its bag's line: (batch, length, D)."""
+    return (G / ids.shape[1]).unsqueeze(1).expand(*ids.shape, G.shape[1])
+
+
+def shared(ids, G, V):
+    return added(ids, words(ids, G), V)
+
+
+def counts(ids, V):
+    return ids.flatten().bincount(minlength=V).clamp(min=1).unsqueeze(1)
+
+
+def divides_g(ids, G, V):
+    G /= ids.shape[1]
+    return added(ids, G.unsqueeze(1).expand(*ids.shape, G.shape[1]), V)
 
 
 def spoils_the_weight(ids, weight):
-    weight[3] = 0
-    return weight[ids]
+    weight[0] = 0
+    return mean(ids, weight)
+
+
+def puts_back(ids, weight):
+    row = weight[0].clone()
+    weight[0] = 0
+    weight[0] = row
+    return mean(ids, weight)
+
+
+def without_dtype(ids, G, V):
+    return torch.zeros(V, G.shape[1]).index_add_(0, ids.flatten(), words(ids, G).flatten(0, 1))
+
+
+def float32_inside(ids, G, V):
+    return shared(ids, G.float(), V).to(G.dtype)
+
+
+def new_on_the_default_device(ids, G, V):
+    zeros = torch.zeros(V, G.shape[1], dtype=G.dtype)
+    return zeros.index_add_(0, ids.flatten(), words(ids, G).flatten(0, 1))
+
+
+class KeptInTheClass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, weight):
+        KeptInTheClass.ids, KeptInTheClass.V = ids, len(weight)
+        return mean(ids, weight)
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, shared(KeptInTheClass.ids, G, KeptInTheClass.V)
+
+
+class OneGradient(torch.autograd.Function):
+    forward = function(shared).forward
+
+    @staticmethod
+    def backward(ctx, G):
+        (ids,) = ctx.saved_tensors
+        return shared(ids, G, ctx.V)
+
+
+class Swapped(torch.autograd.Function):
+    forward = function(shared).forward
+
+    @staticmethod
+    def backward(ctx, G):
+        (ids,) = ctx.saved_tensors
+        return shared(ids, G, ctx.V), None
+
+
+class ByOneHot(torch.autograd.Function):
+    """Pᵀ G, with the mean inside P."""
+
+    @staticmethod
+    def forward(ctx, ids, weight):
+        ctx.P = F.one_hot(ids.long(), len(weight)).to(weight.dtype).mean(dim=1)
+        return weight[ids].mean(dim=1)
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, ctx.P.T @ G
+
+
+class ByAutograd(torch.autograd.Function):
+    """Keeps the weight, and lets PyTorch differentiate its own mean."""
+
+    @staticmethod
+    def forward(ctx, ids, weight):
+        ctx.save_for_backward(ids, weight)
+        return F.embedding(ids, weight).mean(dim=1)
+
+    @staticmethod
+    def backward(ctx, G):
+        ids, weight = ctx.saved_tensors
+        with torch.enable_grad():
+            again = weight.detach().requires_grad_()
+            out = F.embedding(ids, again).mean(dim=1)
+        return None, torch.autograd.grad(out, again, G)[0]
+
+
+class SetUpApart(torch.autograd.Function):
+    """The other form of a Function: what is kept is kept in a method of its own."""
+
+    @staticmethod
+    def forward(ids, weight):
+        return mean(ids, weight)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.ids, ctx.V = inputs[0], len(inputs[1])
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, shared(ctx.ids, G, ctx.V)
+
+
+def in_a_loop(ids, G, V):
+    dE = G.new_zeros(V, G.shape[1])
+    for line, g in zip(ids.tolist(), G, strict=True):
+        for v in line:
+            dE[v] += g / len(line)
+    return dE
+
+
+def each_word_once(ids, G, V):
+    dE = G.new_zeros(V, G.shape[1])
+    for line, g in zip(ids.tolist(), G, strict=True):
+        for v in set(line):
+            dE[v] += g / len(line)
+    return dE
+
+
+def sparse(ids, G, V):
+    lines = words(ids, G).flatten(0, 1)
+    return torch.sparse_coo_tensor(ids.reshape(1, -1).long(), lines, (V, G.shape[1]))
 
 
 SETS = {
     "SGD": {2, 3},
     "SGD(momentum=0.9)": {1, 2, 3},
-    "SGD(weight_decay=0.1)": {0, 1, 2, 3, 4, 5},
+    "SGD(weight_decay=0.1)": {1, 2, 3, 4, 5},
+    "Adagrad": {2, 3},
     "Adam": {1, 2, 3},
-    "AdamW": {0, 1, 2, 3, 4, 5},
+    "AdamW": {1, 2, 3, 4, 5},
 }
 
 
@@ -63,53 +193,83 @@ def tied_by_autograd(ids, S, E):
     return torch.autograd.grad((S * (E[ids] @ E.T)).sum(), E)[0]
 
 
+def tied(ids, S, E):
+    return S.T @ E[ids] + added(ids, S @ E, len(E))
+
+
+def tied_in_place(ids, S, E):
+    H, G = E[ids].clone(), S @ E
+    E.zero_()
+    return E.index_add_(0, ids, G) + S.T @ H
+
+
+def tied_by_one_hot(ids, S, E):
+    P = F.one_hot(ids.long(), len(E)).to(E.dtype)
+    return (S.T @ P + P.T @ S) @ E
+
+
+def tied_in_a_loop(ids, S, E):
+    dE = S.T @ E[ids]
+    for b, v in enumerate(ids.tolist()):
+        dE[v] += S[b] @ E
+    return dE
+
+
 WRONG = {
-    "backprop_through_embeddings.table_gradient": [
-        (assigned, "keeps one of its lines"),
+    "backprop_through_embeddings.mean_look_up": [
+        (function(lambda ids, G, V: ids.shape[1] * shared(ids, G, V)), "whole line of its bag"),
         (
-            lambda ids, G, V: (
-                added(ids, G, V) / ids.bincount(minlength=V).clamp(min=1).unsqueeze(1)
-            ),
-            "averaged",
+            function(lambda ids, G, V: shared(ids, G, V) * ids.shape[1] / max(len(ids), 1)),
+            "number of bags",
         ),
-        (lambda ids, G, V: added(ids, G, int(ids.max()) + 1), "shape"),
-        (lambda ids, G, V: added(ids, G, V) + 0 * G.zero_().sum(), "wrote into"),
-    ],
-    "backprop_through_embeddings.padded_look_up": [
-        (function(lambda ids, G, V, pad: added(ids, G, V)), "padding row has a gradient"),
-        (function(overwrites_g), "wrote into G"),
-        (function(forgets_repeats), "keeps one of its lines"),
+        (function(lambda ids, G, V: shared(ids, G, V) / max(len(ids), 1)), "also divide"),
+        (function(lambda ids, G, V: shared(ids, G, V) / ids.shape[1]), "twice"),
+        (function(lambda ids, G, V: assigned(ids, words(ids, G), V)), "keeps one of its lines"),
         (
-            function(
-                lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad], V),
-                forward=lambda ids, weight: weight[ids] * 0,
-            ),
-            "plain rows",
+            function(lambda ids, G, V: assigned(ids, ids.shape[1] * words(ids, G), V)),
+            "not shared out",
         ),
-        (lambda ids, weight, pad: weight[ids], "autograd.Function"),
-        (function(lambda ids, G, V, pad: None), "None for the weight"),
+        (function(lambda ids, G, V: shared(ids, G, V) / counts(ids, V)), "averaged"),
+        (function(lambda ids, G, V: -shared(ids, G, V)), "sign"),
+        (function(lambda ids, G, V: added(ids, G, V)), "give each word its bag's line"),
         (
-            function(
-                lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad].float(), V).to(G.dtype)
-            ),
-            "float32's digits",
+            function(lambda ids, G, V: added(ids, (G / ids.shape[1]).repeat(ids.shape[1], 1), V)),
+            "wrong words",
         ),
-        (
-            function(
-                lambda ids, G, V, pad: added(ids[ids != pad], G[ids != pad], V),
-                forward=spoils_the_weight,
-            ),
-            "wrote into the weight",
-        ),
+        (function(lambda ids, G, V: added(ids[:, 0], G / ids.shape[1], V)), "Only the first word"),
+        (function(lambda ids, G, V: shared(ids, G, V)[:-1]), "shape"),
+        (function(lambda ids, G, V: shared(ids, G, int(ids.max()) + 1)), "shape"),
+        (function(each_word_once), "copied twice"),
+        (function(lambda ids, G, V: None), "None for the weight"),
+        (function(divides_g), "wrote into G"),
+        (function(shared, forward=spoils_the_weight), "wrote into the weight"),
+        (function(shared, forward=puts_back), "wrote into the weight"),
+        (function(shared, forward=lambda ids, weight: weight[ids]), "row for each word"),
+        (function(shared, forward=lambda ids, weight: weight[ids].sum(dim=1)), "not their mean"),
+        (function(without_dtype), "another dtype"),
+        (function(float32_inside), "float32's digits"),
+        (function(new_on_the_default_device), "on the inputs' device"),
+        (KeptInTheClass, "in ctx"),
+        (OneGradient, "for each argument"),
+        (Swapped, "None for the weight|not a Tensor|different than None"),
+        (mean, "autograd.Function"),
     ],
     "backprop_through_embeddings.second_step": [
-        (SETS | {"SGD": {1, 2, 3}}, "does this optimizer remember"),
+        (SETS | {"SGD": {1, 2, 3}}, "step along what it remembers"),
+        (SETS | {"Adagrad": {1, 2, 3}}, "step along what it remembers"),
         (SETS | {"Adam": {2, 3}}, "forgotten"),
+        (SETS | {"SGD(momentum=0.9)": {2, 3}}, "forgotten"),
         (SETS | {"AdamW": {1, 2, 3}}, "pulls on all"),
-        (SETS | {"Adam": {0, 1, 2, 3, 4, 5}}, "fewer"),
-        (SETS | {"Adam": ...}, "filled in: Adam"),
+        (SETS | {"AdamW": {0, 1, 2, 3, 4, 5}}, "zeros decay"),
+        (SETS | {"Adam": {1, 2, 3, 4, 5}}, "Only decay would move"),
+        (SETS | {"Adam": {0, 1, 2, 3}}, "padding_idx let through"),
+        (SETS | {"SGD": {0, 2, 3}}, "padding_idx let through"),
+        (SETS | {"Adam": ...}, 'filled in: "Adam"'),
         (SETS | {"SGD": 2}, "a set of rows"),
+        (SETS | {"SGD": "23"}, "a set of rows"),
+        (SETS | {"SGD": [False, False, True, True, False, False]}, "a set of rows"),
         (SETS | {"SGD": {3, 4}}, "second batch"),
+        (SETS | {"SGD": set()}, "second batch"),
         (SETS | {"AdamW": {1, 2, 3, 4, 5, 6}}, "0 to 5"),
         (SETS | {"SGD(weight_decay=0.1)": {2, 3}}, "pulls on all"),
     ],
@@ -119,5 +279,40 @@ WRONG = {
         (lambda ids, S, E: S.T @ E[ids], "look-up's term is missing"),
         (lambda ids, S, E: added(ids, S @ E, len(E)), "scores' term is missing"),
         (lambda ids, S, E: S.T @ E[ids] + assigned(ids, S @ E, len(E)), "keeps one line"),
+        (lambda ids, S, E: S.T @ E[ids] - added(ids, S @ E, len(E)), "not subtracted"),
+        (lambda ids, S, E: -tied(ids, S, E), "sign"),
+        (lambda ids, S, E: 2 * S.T @ E[ids], "are the scores'"),
+        (lambda ids, S, E: tied(ids, S, E) / 2, "mean of the two"),
+        (lambda ids, S, E: tied(ids, S.float(), E.float()).to(E.dtype), "float32's digits"),
+        (lambda ids, S, E: tied(ids, S.float(), E.float()), "dtype"),
+        (
+            lambda ids, S, E: (
+                torch.zeros(E.shape, dtype=E.dtype).index_add_(0, ids, S @ E) + S.T @ E[ids]
+            ),
+            "on the inputs' device",
+        ),
+        (tied_in_place, "wrote into"),
+        (lambda ids, S, E: print(tied(ids, S, E)), "return"),
     ],
+}
+
+RIGHT = {
+    "backprop_through_embeddings.mean_look_up": [
+        function(shared),
+        function(in_a_loop),
+        ByOneHot,
+        ByAutograd,
+        SetUpApart,
+        function(sparse),
+        function(shared, forward=lambda ids, weight: F.embedding(ids, weight).mean(1)),
+    ],
+    "backprop_through_embeddings.second_step": [
+        SETS,
+        {name: sorted(rows) for name, rows in SETS.items()},
+        {name: torch.tensor(sorted(rows)) for name, rows in SETS.items()},
+        {name: np.array(sorted(rows)) for name, rows in SETS.items()},
+        {name: {torch.tensor(row) for row in rows} for name, rows in SETS.items()},
+        SETS | {"AdamW": range(1, 6), "Adam": (3, 2, 1, 1), "SGD": frozenset({2.0, 3.0})},
+    ],
+    "backprop_through_embeddings.tied_gradient": [tied, tied_by_one_hot, tied_in_a_loop],
 }
