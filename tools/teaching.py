@@ -115,6 +115,13 @@ def write_minutes(page: str, path: Path) -> str:
     return before + heading + "\n".join(lines) + following + rest
 
 
+def taught_in(path: Path) -> dict[str, int]:
+    """Minutes of a notebook's sections: by its page, or by the formula where it has none."""
+    if (PAGES / f"{path.stem}.md").is_file():
+        return minutes_of(page_of(path))
+    return budget.sections(read(path), CLOSING)
+
+
 def clock(minutes: int) -> str:
     """Minutes as on a clock: 95 is 1:35."""
     return f"{minutes // 60}:{minutes % 60:02}"
@@ -125,7 +132,7 @@ def planned(what: str, home: str, said: int) -> tuple[str, int]:
     sections = [link for link in links(what) if re.match(r"\d\d .*§", link[0])]
     if not sections:
         return ("breaks" if re.match(r"\*\*(Break|Lunch)\*\*", what) else "talk"), said
-    minutes = sum(minutes_of(page_of(path)).get(anchor, 0) for _, path, anchor in sections)
+    minutes = sum(taught_in(path).get(anchor, 0) for _, path, anchor in sections)
     for _, path, anchor in links(home):
         minutes -= sum(e.minutes for e in lesson(path).exercises if e.cell == anchor)
     return "sections", minutes

@@ -121,10 +121,10 @@ def test_there_is_no_page_without_a_lesson() -> None:
 def wrong_links(plan: str) -> Iterator[str]:
     """Complaints about a plan's links: a section of another name, an exercise of another."""
     for _, _, what, home in rows(plan)[:-1]:
-        sections = [link for link in links(what) if re.match(r"\d\d §", link[0])]
+        sections = [link for link in links(what) if re.match(r"\d\d .*§", link[0])]
         for words, path, anchor in sections:
             title = lesson(path).sections.get(anchor, "none").replace(". ", " ", 1)
-            if words != f"{path.name[:2]} §{title}":
+            if words != f"{lessons.label(path)} §{title}":
                 yield f"[{words}] leads to {path.name}, section {title}"
         for words, path, anchor in links(home):
             left = [e for e in lesson(path).exercises if e.cell == anchor]
@@ -151,7 +151,8 @@ def test_the_guide_leads_to_every_page_and_its_links_lead() -> None:
     assert {PAGES / f"{path.stem}.md" for path in LESSONS} <= found
     for words, path, anchor in links(guide):
         assert path.exists(), words
-        assert path not in LESSONS or not anchor or anchor in lesson(path).cells, words
+        taught = path in lessons.taught()
+        assert not taught or not anchor or anchor in lesson(path).cells, words
 
 
 BROKEN = {
@@ -175,11 +176,11 @@ def test_a_rule_can_fail(rule) -> None:
     ("old", "new", "part"),
     [
         ("[00 §1 Is", "[00 §2 Is", "leads to"),
-        ("exercise-2-from-customer-numbers-to", "exercise-3-how-many", "no exercise"),
+        ("#exercise-3-the-norm-of-all-gradients", "#exercise-5-the-same-another-or", "no exercise"),
     ],
 )
 def test_a_plan_can_link_wrongly(old: str, new: str, part: str) -> None:
-    plan = plans(GUIDE.read_text(encoding="utf-8"))["Half a day"]
+    plan = plans(GUIDE.read_text(encoding="utf-8"))["A day"]
     assert old in plan
     assert any(part in complaint for complaint in wrong_links(plan.replace(old, new, 1)))
 
@@ -188,7 +189,7 @@ def test_a_plan_can_link_wrongly(old: str, new: str, part: str) -> None:
     ("old", "new"),
     [
         ("| 0:05 |", "| 0:06 |"),
-        ("| 0:05 | 10 |", "| 0:05 | 11 |"),
+        ("| 0:05 | 9 |", "| 0:05 | 8 |"),
         ("| 3:00 |", "| 3:01 |"),
         (": 180 in all.", ": 181 in all."),
     ],
