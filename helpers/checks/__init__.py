@@ -306,8 +306,12 @@ def by_hand(
 ) -> object:
     """What `call` returns with autograd switched off, for gradients that are asked for by hand."""
     hint = "Autograd is switched off here: compute the gradient by hand, as the exercise asks."
-    with torch.no_grad():
-        return call(function, *inputs, hints={"does not require grad": hint, **hints})
+    doors = [(torch.autograd, "grad"), (torch.Tensor, "backward")]
+    doors += [(torch.func, name) for name in ("grad", "vjp", "jvp", "jacrev", "jacfwd")]
+    with contextlib.ExitStack() as closed, torch.no_grad():
+        for owner, name in doors:
+            closed.enter_context(switched_off(owner, name, hint))
+        return call(function, *inputs, hints={"does not require grad": hint, hint: hint, **hints})
 
 
 class Largest(TorchDispatchMode):

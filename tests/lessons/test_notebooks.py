@@ -296,8 +296,9 @@ BREAKAGES: dict[str, dict[str, Callable[[NotebookNode], object]]] = {
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path of the good notebook, in a folder where its links lead somewhere."""
+    monkeypatch.setattr(course, "SIDE_LESSONS", ())
     for name in ("01_rows.ipynb", "02_one_hot.ipynb"):
         nbformat.write(notebook(GOOD), tmp_path / name)
     return tmp_path / "01_rows.ipynb"
@@ -377,6 +378,16 @@ def test_ids_that_nbformat_mends_are_found(here: Path) -> None:
     nb.cells[2]["id"] = nb.cells[1].id
     here.write_text(json.dumps(nb), encoding="utf8")
     assert any("id not normalised" in c for c in normal(read(here), here))
+
+
+def test_more_links_to_each_side_lesson(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nb = read(here)
+    monkeypatch.setattr(course, "SIDE_LESSONS", ("01_beside", "02_another"))
+    assert list(links(nb, here)) == ["More does not link to 01_beside.ipynb"]
+    (here.parent / "more").mkdir()
+    (here.parent / "more" / "01_beside.ipynb").touch()
+    replacing("## Next", "## More\n\n- [Beside](more/01_beside.ipynb)\n\n## Next")(nb)
+    assert list(links(nb, here)) == []
 
 
 def test_next_names_a_lesson_to_come_without_a_link(here: Path) -> None:

@@ -31,7 +31,7 @@ from tools.teaching import (
 
 LESSONS = lessons.paths()
 PARTS = [SECTIONS, "Exercises: wrong answers to expect", "Checkpoint", "When late"]
-# Each plan's tables, in order: its heading, and what of it is no break.
+# Each plan's tables, in order: its heading, and how many minutes of it are no break, at most.
 PLANS = {"Half a day": 160, "A day": 360, "Day one": 360, "Day two": 360}
 
 
@@ -142,7 +142,7 @@ def test_the_plans_add_up() -> None:
         assert not [*wrong_links(plan)], name
         assert write_plan(plan) == plan, f"{name}: run `make tables`"
         sections, talk, _, _ = map(int, SUM.search(plan).groups())
-        assert sections + talk == PLANS[name], name
+        assert PLANS[name] - 10 < sections + talk <= PLANS[name], name
 
 
 def test_the_guide_leads_to_every_page_and_its_links_lead() -> None:
@@ -190,8 +190,8 @@ def test_a_plan_can_link_wrongly(old: str, new: str, part: str) -> None:
     [
         ("| 0:05 |", "| 0:06 |"),
         ("| 0:05 | 9 |", "| 0:05 | 8 |"),
-        ("| 3:00 |", "| 3:01 |"),
-        (": 180 in all.", ": 181 in all."),
+        ("| 0:05 | 9 |", "| 0:06 | 9 |"),
+        ("breaks 20: 1", "breaks 20: 2"),
     ],
 )
 def test_a_plan_is_put_right(old: str, new: str) -> None:

@@ -219,7 +219,8 @@ def test_the_build_refuses_a_link_to_an_unknown_cell_and_writes_formulas(tmp_pat
     nbformat.write(nb, tmp_path / "notebooks" / "01_lookup_tables.ipynb")
     here = "../notebooks/01_lookup_tables.ipynb"
     (tmp_path / "site" / "index.md").write_text(
-        "# Front\n\n$E^\\top = \\frac{1}{2}$\n\n```{toctree}\n../notebooks/01_lookup_tables\n```\n\n"
+        "# Front\n\n$E^\\top = \\frac{1}{2}$\n\n"
+        "```{toctree}\n../notebooks/01_lookup_tables\n```\n\n"
         f"[a]({here}#one) [b]({here}#no-such-cell) [c](../notebooks/02_two.ipynb#two)\n",
         encoding="utf-8",
     )
