@@ -82,6 +82,109 @@ def new_on_the_default_device(ids, G, V):
     return zeros.index_add_(0, ids.flatten(), words(ids, G).flatten(0, 1))
 
 
+def cut(most_words, most_bags):
+    """A backward that sends nothing to the words and bags after these."""
+    return lambda ids, G, V: shared(
+        ids[:most_bags, :most_words],
+        G[:most_bags] * min(most_words, ids.shape[1]) / ids.shape[1],
+        V,
+    )
+
+
+def zeroes_the_ids(ids, G, V):
+    dE = shared(ids, G, V)
+    ids.zero_()
+    return dE
+
+
+def on_the_cpu(ids, G, V):
+    zeros = torch.zeros(V, G.shape[1], dtype=G.dtype, device="cpu")
+    return zeros.index_add_(0, ids.flatten(), words(ids, G).flatten(0, 1))
+
+
+def in_lines(ids, G):
+    return (G / ids.shape[1]).repeat_interleave(ids.shape[1], dim=0)
+
+
+def by_distinct(ids, G, V):
+    distinct = torch.tensor([len(line.unique()) for line in ids]).clamp(min=1).to(G.dtype)
+    return added(ids, words(ids, G * ids.shape[1] / distinct.unsqueeze(1)), V)
+
+
+def returns(gradients: Callable) -> type:
+    """A Function whose backward returns what `gradients` makes of its dE."""
+
+    class Answer(function(shared)):
+        @staticmethod
+        def backward(ctx, G):
+            (ids,) = ctx.saved_tensors
+            return gradients(G, shared(ids, G, ctx.V))
+
+    return Answer
+
+
+class WritesIntoTheWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, weight):
+        ctx.save_for_backward(ids)
+        ctx.weight = weight
+        return mean(ids, weight)
+
+    @staticmethod
+    def backward(ctx, G):
+        dE = shared(ctx.saved_tensors[0], G, len(ctx.weight))
+        ctx.weight.data -= 0.1 * dE  # no version tells
+        return None, dE
+
+
+class StubOfBackward(torch.autograd.Function):
+    forward = function(shared).forward
+
+    @staticmethod
+    def backward(ctx, G): ...
+
+
+class MadeInForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, weight):
+        ctx.save_for_backward(ids)
+        ctx.dE = torch.zeros_like(weight)
+        return mean(ids, weight)
+
+    @staticmethod
+    def backward(ctx, G):
+        (ids,) = ctx.saved_tensors
+        return None, ctx.dE.index_add_(0, ids.flatten(), in_lines(ids, G))
+
+
+class OneBuffer(torch.autograd.Function):
+    """All gradients of one shape and dtype are one tensor."""
+
+    buffers = {}
+    forward = function(shared).forward
+
+    @staticmethod
+    def backward(ctx, G):
+        (ids,) = ctx.saved_tensors
+        key = ctx.V, G.shape[1], G.dtype
+        dE = OneBuffer.buffers.setdefault(key, G.new_zeros(ctx.V, G.shape[1])).zero_()
+        return None, dE.index_add_(0, ids.flatten(), in_lines(ids, G))
+
+
+class KeptByShape(torch.autograd.Function):
+    kept = {}
+
+    @staticmethod
+    def forward(ctx, ids, weight):
+        KeptByShape.kept[ids.shape, weight.shape] = ids
+        ctx.shapes = ids.shape, weight.shape
+        return mean(ids, weight)
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, shared(KeptByShape.kept[ctx.shapes], G, ctx.shapes[1][0])
+
+
 class KeptInTheClass(torch.autograd.Function):
     @staticmethod
     def forward(ctx, ids, weight):
@@ -122,6 +225,33 @@ class ByOneHot(torch.autograd.Function):
     @staticmethod
     def backward(ctx, G):
         return None, ctx.P.T @ G
+
+
+class ByVjp(torch.autograd.Function):
+    forward = function(shared).forward
+
+    @staticmethod
+    def vjp(ctx, G):
+        (ids,) = ctx.saved_tensors
+        return None, shared(ids, G, ctx.V)
+
+
+def made_and_moved(ids, G, V):
+    zeros = torch.zeros(V, G.shape[1]).to(G)
+    return zeros.index_add_(0, ids.flatten(), in_lines(ids, G))
+
+
+def by_a_tensor(ids, G, V):
+    """Divides by a tensor of no axes, which goes with any device."""
+    return added(ids, (G / torch.tensor(ids.shape[1])).repeat_interleave(ids.shape[1], 0), V)
+
+
+def by_sorting(ids, G, V):
+    """Sorts the words, and takes differences of running sums at the ends of each word's run."""
+    flat, order = ids.flatten().long().sort()
+    sums = torch.cat([G.new_zeros(1, G.shape[1]), in_lines(ids, G)[order].cumsum(0)])
+    ends = flat.bincount(minlength=V).cumsum(0)
+    return sums[ends] - sums[torch.cat([ends.new_zeros(1), ends[:-1]])]
 
 
 class ByAutograd(torch.autograd.Function):
@@ -236,12 +366,12 @@ WRONG = {
             function(lambda ids, G, V: added(ids, (G / ids.shape[1]).repeat(ids.shape[1], 1), V)),
             "wrong words",
         ),
-        (function(lambda ids, G, V: added(ids[:, 0], G / ids.shape[1], V)), "Only the first word"),
+        (function(lambda ids, G, V: added(ids[:, 0], G / ids.shape[1], V)), "a bag's first word"),
         (function(lambda ids, G, V: shared(ids, G, V)[:-1]), "shape"),
         (function(lambda ids, G, V: shared(ids, G, int(ids.max()) + 1)), "shape"),
         (function(each_word_once), "copied twice"),
         (function(lambda ids, G, V: None), "None for the weight"),
-        (function(divides_g), "wrote into G"),
+        (function(divides_g), "In backward you wrote into G"),
         (function(shared, forward=spoils_the_weight), "wrote into the weight"),
         (function(shared, forward=puts_back), "wrote into the weight"),
         (function(shared, forward=lambda ids, weight: weight[ids]), "row for each word"),
@@ -251,6 +381,45 @@ WRONG = {
         (function(new_on_the_default_device), "on the inputs' device"),
         (KeptInTheClass, "in ctx"),
         (OneGradient, "for each argument"),
+        (returns(lambda G, dE: [None, dE]), "as a tuple"),
+        (returns(lambda G, dE: (G, dE)), "None for them"),
+        (returns(lambda G, dE: (None, dE, None)), "for each argument"),
+        (StubOfBackward, "still to be written"),
+        (WritesIntoTheWeight, "In backward you wrote into the weight"),
+        (function(zeroes_the_ids), "In backward you wrote into ids"),
+        (
+            function(
+                shared, forward=lambda ids, weight: mean(ids, weight.float()).to(weight.dtype)
+            ),
+            "the output has only float32's digits",
+        ),
+        (MadeInForward, "Backward ran twice"),
+        (OneBuffer, "Backward ran twice"),
+        (KeptByShape, "in ctx"),
+        (function(on_the_cpu), "on the inputs' device"),
+        (function(lambda ids, G, V: shared(ids, G, V) * (G.dtype != torch.float16)), "float16"),
+        (function(cut(4, 10**6)), "on paper"),
+        (function(cut(10**6, 5)), "on paper"),
+        (function(lambda ids, G, V: shared(ids, G, V) * ids.shape[1] / G.shape[1]), "by D"),
+        (function(lambda ids, G, V: shared(ids, G, V) * ids.shape[1] / V), "by V"),
+        (
+            function(
+                lambda ids, G, V: shared(ids, G, V) * ids.shape[1] / max(len(ids.unique()), 1)
+            ),
+            "different words",
+        ),
+        (function(by_distinct), "different words"),
+        (function(lambda ids, G, V: added(ids.T, in_lines(ids, G), V)), r"ids\.T\.flatten"),
+        (
+            function(lambda ids, G, V: G.new_zeros(V, G.shape[1]).index_add_(0, ids, G)),
+            "flatten the ids",
+        ),
+        (
+            function(
+                lambda ids, G, V: shared(ids, G, V) if len(ids) else G.new_ones(V, G.shape[1])
+            ),
+            "no bag changes no row",
+        ),
         (Swapped, "None for the weight|not a Tensor|different than None"),
         (mean, "autograd.Function"),
     ],
@@ -267,7 +436,10 @@ WRONG = {
         (SETS | {"Adam": ...}, 'filled in: "Adam"'),
         (SETS | {"SGD": 2}, "a set of rows"),
         (SETS | {"SGD": "23"}, "a set of rows"),
-        (SETS | {"SGD": [False, False, True, True, False, False]}, "a set of rows"),
+        (SETS | {"SGD": [False, False, True, True, False, False]}, "a mask, name the rows"),
+        (SETS | {"SGD": [0, 0, 1, 1, 0, 0]}, "a mask, name the rows"),
+        (SETS | {"SGD": torch.tensor([0.0, 0, 1, 1, 0, 0])}, "a mask, name the rows"),
+        (SETS | {"SGD": [True, 2]}, "a set of rows"),
         (SETS | {"SGD": {3, 4}}, "second batch"),
         (SETS | {"SGD": set()}, "second batch"),
         (SETS | {"AdamW": {1, 2, 3, 4, 5, 6}}, "0 to 5"),
@@ -275,12 +447,25 @@ WRONG = {
     ],
     "backprop_through_embeddings.tied_gradient": [
         (tied_by_autograd, "Autograd is switched off"),
-        (lambda ids, S, E: S.T @ E[ids] + S @ E, "it is G"),
+        (lambda ids, S, E: S.T @ E[ids] + S @ E, "end it home"),
         (lambda ids, S, E: S.T @ E[ids], "look-up's term is missing"),
         (lambda ids, S, E: added(ids, S @ E, len(E)), "scores' term is missing"),
         (lambda ids, S, E: S.T @ E[ids] + assigned(ids, S @ E, len(E)), "keeps one line"),
         (lambda ids, S, E: S.T @ E[ids] - added(ids, S @ E, len(E)), "not subtracted"),
         (lambda ids, S, E: -tied(ids, S, E), "sign"),
+        (lambda ids, S, E: S.T @ E[ids] + added(ids, S, len(E)), "G = S E"),
+        (lambda ids, S, E: (S.T @ E[ids]).index_add_(0, ids, S), "G = S E"),
+        (lambda ids, S, E: S @ E, "That is G"),
+        (lambda ids, S, E: 2 * added(ids, S @ E, len(E)), "are the look-up's"),
+        (
+            lambda ids, S, E: S.T @ E[ids] + added(ids, S @ E, len(E)) / counts(ids, len(E)),
+            "averaged",
+        ),
+        (lambda ids, S, E: tied(ids, S, E) * (E.dtype != torch.float16), "Not yet the sum"),
+        (
+            lambda ids, S, E: tied(ids, S, E) if len(ids) else torch.ones_like(E),
+            "no place changes no row",
+        ),
         (lambda ids, S, E: 2 * S.T @ E[ids], "are the scores'"),
         (lambda ids, S, E: tied(ids, S, E) / 2, "mean of the two"),
         (lambda ids, S, E: tied(ids, S.float(), E.float()).to(E.dtype), "float32's digits"),
@@ -300,6 +485,10 @@ RIGHT = {
     "backprop_through_embeddings.mean_look_up": [
         function(shared),
         function(in_a_loop),
+        function(by_a_tensor),
+        function(made_and_moved),
+        function(by_sorting),
+        ByVjp,
         ByOneHot,
         ByAutograd,
         SetUpApart,
@@ -314,5 +503,10 @@ RIGHT = {
         {name: {torch.tensor(row) for row in rows} for name, rows in SETS.items()},
         SETS | {"AdamW": range(1, 6), "Adam": (3, 2, 1, 1), "SGD": frozenset({2.0, 3.0})},
     ],
-    "backprop_through_embeddings.tied_gradient": [tied, tied_by_one_hot, tied_in_a_loop],
+    "backprop_through_embeddings.tied_gradient": [
+        tied,
+        tied_by_one_hot,
+        tied_in_a_loop,
+        lambda ids, S, E: (S.T @ E[ids]).index_add_(0, ids, S @ E),
+    ],
 }
