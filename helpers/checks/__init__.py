@@ -21,11 +21,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from unittest import mock
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -293,12 +294,33 @@ def switched_off(owner: object, name: str, hint: str) -> Iterator[None]:
     own = getattr(owner, name)
 
     def refuse(*args, **kwargs):
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("torch"):
+        if _by_pytorch(sys._getframe(1)):
             return own(*args, **kwargs)
         raise TypeError(hint)
 
     with mock.patch.object(owner, name, refuse):
         yield
+
+
+class NoIndexing(TorchFunctionMode):
+    """Inside of it indexing a tensor by [...] raises with `hint`; PyTorch's own goes on.
+
+    A mode, and no patch of torch.Tensor: a class keeps traces of a patched __getitem__.
+    """
+
+    def __init__(self, hint: str) -> None:
+        super().__init__()
+        self.hint = hint
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.__getitem__ and not _by_pytorch(sys._getframe(1)):
+            raise TypeError(self.hint)
+        return function(*args, **(kwargs or {}))
+
+
+def _by_pytorch(frame: FrameType) -> bool:
+    """Whether the code of this frame is PyTorch's own."""
+    return frame.f_globals.get("__name__", "").startswith("torch")
 
 
 def by_hand(

@@ -157,6 +157,12 @@ def test_the_stop_button_ends_a_check_quietly(capsys) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_check_leaves_tensors_as_they_were() -> None:
+    """A class that was once patched at __getitem__ fails at this; see NoIndexing."""
+    check_named("lookup_tables.look_up")(lambda ids, weight: weight[ids])
+    assert torch.tensor([torch.tensor(1), torch.tensor(2)]).tolist() == [1, 2]
+
+
 def test_nothing_else_shows_under_the_cell(capsys) -> None:
     def noisy(V, p):
         print("noise")
