@@ -36,19 +36,7 @@ def ratio(slow: Callable[[], object], fast: Callable[[], object], repeats: int =
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """Seconds of one call: those that this thread worked, whatever else the machine is doing.
-
-    By the clock on the wall where an accelerator works too, which is waited for before and after,
-    and where the system counts a thread's time too coarsely.
-    """
-    if torch.accelerator.is_available() or clock.get_clock_info("thread_time").resolution > 1e-6:
-        return _seconds_on_the_wall(function)
-    start = clock.thread_time()
-    function()
-    return clock.thread_time() - start
-
-
-def _seconds_on_the_wall(function: Callable[[], object]) -> float:
+    """Seconds of one call; an accelerator is waited for before and after."""
     _synchronize()
     start = clock.perf_counter()
     function()

@@ -91,7 +91,8 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
         nb = json.loads(source[0])
         for cell in nb["cells"]:
             text = "".join(cell["source"])
-            slugs = map(github_slugify, re.findall(r"^#+ +(.+)$", text, re.M))
+            headings = re.findall(r"^#+ +(.+)$", text, re.M)
+            slugs = {make(words) for words in headings for make in (github_slugify, nodes.make_id)}
             if cell["cell_type"] == "markdown" and cell["id"] not in slugs:
                 cell["source"] = f'<div id="{cell["id"]}"></div>\n\n{text}'
         source[0] = json.dumps(nb)

@@ -25,10 +25,12 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SAMPLE = (
     "site/index",
+    "site/claims",
     "site/cheat_sheet",
     "site/glossary",
     "site/instructor/00_start_here",
     "notebooks/00_start_here",
+    "notebooks/more/01_equal_rows",
     "search",
 )
 # What the theme does, and why it stays; nothing of ours stands here.

@@ -26,7 +26,7 @@ def printed(tmp_path_factory) -> tuple[str, dict[str, dict]]:
     into = tmp_path_factory.mktemp("measurements")
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("benchmarks.__main__.print", lambda *parts, **_: lines.extend(parts),
+        patch.setattr("tools.bench.__main__.print", lambda *parts, **_: lines.extend(parts),
                       raising=False)  # fmt: skip
         main(["--tiny", "--device", "cpu", "--into", str(into)])
     paths = sorted(into.iterdir())
@@ -203,7 +203,7 @@ def test_the_last_step_of_the_climb_is_the_helpers_gradient() -> None:
 def test_without_gensim_the_comparison_is_left_out_and_says_so(monkeypatch, tmp_path) -> None:
     lines: list[str] = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("benchmarks.__main__.print", lambda *parts, **_: lines.extend(parts),
+    monkeypatch.setattr("tools.bench.__main__.print", lambda *parts, **_: lines.extend(parts),
                         raising=False)  # fmt: skip
     main(["skipgram", "--tiny", "--into", str(tmp_path)])
     assert len(lines) == 1 and "gensim, which is not installed" in lines[0]
