@@ -35,11 +35,16 @@ def sitting(nb: NotebookNode, path: Path) -> Iterator[str]:
         yield f"{len(numbered)} numbered sections, not {fewest} to {most}"
 
 
+def tree_of(cell: NotebookNode) -> ast.Module:
+    """A code cell's syntax tree; lines for IPython (%, !) are left out."""
+    lines = ["pass" if line[:1] in ("%", "!") else line for line in cell.source.split("\n")]
+    return ast.parse("\n".join(lines))
+
+
 def trees(nb: NotebookNode) -> Iterator[tuple[NotebookNode, ast.Module]]:
-    """Each code cell with its syntax tree; lines for IPython (%, !) are left out."""
+    """Each code cell with its syntax tree."""
     for cell in code_cells(nb):
-        lines = ["pass" if line[:1] in ("%", "!") else line for line in cell.source.split("\n")]
-        yield cell, ast.parse("\n".join(lines))
+        yield cell, tree_of(cell)
 
 
 def packed(node: ast.AST) -> str:
@@ -106,9 +111,8 @@ def drawing_folded(nb: NotebookNode, path: Path) -> Iterator[str]:
             yield f"{cell.id}: folded, and draws nothing"
 
 
-def names_of(cell: NotebookNode) -> tuple[set[str], set[str]]:
+def names_of(tree: ast.Module) -> tuple[set[str], set[str]]:
     """The names that a code cell sets, and those that it reads."""
-    tree = ast.parse("\n".join(x for x in cell.source.split("\n") if x[:1] not in ("%", "!")))
     sets, reads = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -139,7 +143,7 @@ def sections_alone(nb: NotebookNode, path: Path) -> Iterator[str]:
                 before |= own
             here, own = here + 1, set()
         elif cell.cell_type == "code":
-            sets, reads = names_of(cell)
+            sets, reads = names_of(tree_of(cell))
             if missing := sorted(reads - sets - own - before - known):
                 yield f"{cell.id}: needs {', '.join(missing)} of another section"
             if "exercise" not in tags(cell):
