@@ -95,7 +95,7 @@ def test_wrong_ids_raise_on_the_host_and_it_lives(ids: Tensor, ids_on: str) -> N
         torch.accelerator.synchronize()
 
 
-@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("kind", range(3), ids=["offloaded", "sgd", "adagrad"])
 @pytest.mark.parametrize("prefetch", [False, True])
 @ON
 def test_training_on_an_accelerator_is_the_same(kind: int, prefetch: bool, ids_on: str) -> None:
@@ -111,7 +111,7 @@ def test_training_on_an_accelerator_is_the_same(kind: int, prefetch: bool, ids_o
     assert table.weight.device.type == "cpu"
 
 
-@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("kind", range(3), ids=["offloaded", "sgd", "adagrad"])
 def test_streams_that_meet_at_any_moment(kind: int) -> None:
     """Look-ups that were not fetched ahead, beside a fetch on another stream, with a busy GPU."""
     rows, batches = rows_of(400, 64), zipf(400, 60, 24)
@@ -137,3 +137,27 @@ def test_streams_that_meet_at_any_moment(kind: int) -> None:
     ahead = Prefetcher(batches, table, optimizer=None if kind else stepper)
     train(table, stepper, ahead, lambda: heavy @ heavy)
     torch.testing.assert_close(table.weight, plain.weight, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", range(3), ids=["offloaded", "sgd", "adagrad"])
+def test_the_caller_s_own_stream(kind: int) -> None:
+    rows, batches = rows_of(60, 4), zipf(60, 30, 6)
+    table, update = tables_there(rows)[kind], "adagrad" if kind == 2 else "sgd"
+    plain, stepper = plain_of(rows), stepper_of(table, update)
+    learn(plain, stepper_of(plain, update), batches)
+    try:
+        stream = torch.Stream(ACCELERATOR)
+    except (RuntimeError, NotImplementedError):
+        pytest.skip("this accelerator has one stream only")
+    with stream:
+        learn(table, stepper, Prefetcher(batches, table, optimizer=None if kind else stepper))
+        torch.testing.assert_close(table.weight, plain.weight, atol=1e-4, rtol=1e-4)
+
+
+def test_ids_may_be_overwritten_after_the_look_up() -> None:
+    rows = rows_of(60, 4)
+    for table in tables_there(rows):
+        ids = torch.arange(8)
+        out = table(ids)
+        ids.fill_(0)  # not pinned: it was read before the look-up returned
+        assert torch.equal(out.detach().cpu(), rows[:8])
