@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import crossing
 from .cache import Cache
-from .crossing import CPU
-from .table import LookUp, OffloadedEmbedding, _check
+from .crossing import CPU, Meter
+from .table import LookUp, OffloadedEmbedding, check, uncompiled, with_signature
 
 INSTEAD = "use OffloadedEmbedding."
 
@@ -38,11 +38,12 @@ class CachedEmbedding(OffloadedEmbedding):
     the table to another device or dtype, and `close()` write everything back first. `parameters()`,
     and the tensor that the table was made from, do not: call `flush()` before.
 
-    The weight gets no gradient. What an optimizer's user does with gradients is done with the
-    table in the optimizer's place: `scaler.step(table)` under a GradScaler, followed by
-    `table.zero_grad()`; clipping by `table.param_groups`. A step is applied as a whole or not at
-    all, and after an exception between any two operations each row is either in the cache or on
-    the host, with all its updates.
+    The weight gets no gradient, torch.autograd.grad finds none, and what would read or change one
+    is refused. What a user does with an optimizer is done with the table in its place:
+    `scaler.step(table)` under a GradScaler, followed by `table.zero_grad()`; clipping and rates by
+    `table.param_groups`. It learns in one process: for DDP use OffloadedEmbedding. A step is
+    applied as a whole or not at all, and after an exception between any two operations each row is
+    either in the cache or on the host, with all its updates.
 
     For a batch of N ids of i bytes, M distinct rows missing, E evicted (of those that may be newer
     than the host's: none until a step is made), and r bytes for a row and its state (D · s under
@@ -77,14 +78,23 @@ class CachedEmbedding(OffloadedEmbedding):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        *others: Any,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = True,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        meter: Meter | None = None,
+        *,
         rows: int,
         lr: float,
         update: str = "sgd",
         eps: float = 1e-10,
         initial_accumulator_value: float = 0.0,
         counts: Tensor | None = None,
-        **more: Any,
     ) -> None:
         if rows < 1:
             raise ValueError(f"rows={rows}: a cache holds at least one row.")
@@ -101,8 +111,10 @@ class CachedEmbedding(OffloadedEmbedding):
                 f"counts has shape {tuple(counts.shape)}; ({num_embeddings},) is wanted, a count "
                 "for each row."
             )
-        super().__init__(num_embeddings, embedding_dim, *others, **more)
-        if not self.sparse:
+        super().__init__(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type,
+                         scale_grad_by_freq, sparse, _weight, _freeze, device, dtype,
+                         meter)  # fmt: skip
+        if not sparse:
             raise ValueError(
                 "sparse=False asks for a dense gradient, and a cached table makes none: it updates "
                 "its rows itself. Leave sparse out, or use OffloadedEmbedding."
@@ -136,14 +148,17 @@ class CachedEmbedding(OffloadedEmbedding):
         return self._weight
 
     def _rows(self, found: LookUp, weight: Tensor) -> Tensor:
-        cache = self._with_slots(found)
-        held = cache.record[:, : self.embedding_dim]
-        rows = held.index_select(0, found.slots)
-        if self.max_norm is not None:
-            every = torch.arange(len(rows), device=rows.device)
-            torch.embedding_renorm_(rows, every, self.max_norm, self.norm_type)
-            cache.newer = True
-            held.index_copy_(0, found.slots, rows)
+        if torch.is_grad_enabled() and weight.requires_grad:
+            self._refuse_gradients_of_the_weight()
+        with nullcontext() if self._has_slots(found) else self._lock:
+            cache = self._with_slots(found)
+            held = cache.record[:, : self.embedding_dim]
+            rows = held.index_select(0, found.slots)
+            if self.max_norm is not None:
+                every = torch.arange(len(rows), device=rows.device)
+                torch.embedding_renorm_(rows, every, self.max_norm, self.norm_type)
+                cache.newer = True
+                held.index_copy_(0, found.slots, rows)
         return _Learned.apply(weight, rows, found, self)
 
     def _collect(self, found: LookUp, gradient: Tensor, weight: Tensor) -> None:
@@ -152,14 +167,11 @@ class CachedEmbedding(OffloadedEmbedding):
                 "This gradient belongs to a weight that the table has no more. A CachedEmbedding "
                 f"learns for its own; {INSTEAD}"
             )
-        if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "A CachedEmbedding collects its gradient in backward, which a compiled function "
-                f"would forget: call backward() outside of it, or {INSTEAD}"
-            )
         if gradient.requires_grad:
             raise RuntimeError(f"A CachedEmbedding has no gradient of its gradient; {INSTEAD}")
-        self._in_use.add(found)
+        if found not in self._in_use:  # a graph that outlived its step
+            with self._lock:
+                self._in_use.add(found)
         self._learning[0].append((found, gradient))
 
     def _distinct(self, ids: Tensor, weight: Tensor, came_from: torch.device) -> LookUp:
@@ -167,30 +179,32 @@ class CachedEmbedding(OffloadedEmbedding):
         distinct, inverse = ids.unique(return_inverse=True)
         if len(distinct) and (distinct.device == CPU or came_from != CPU):
             ends = torch.stack((distinct[0], distinct[-1]))
-            _check(weight, *(ends if ends.device == CPU else crossing.to_host(ends, self.meter)))
+            check(weight, *(ends if ends.device == CPU else crossing.to_host(ends, self.meter)))
         return LookUp(distinct.long(), inverse)
+
+    def _has_slots(self, found: LookUp) -> bool:
+        cache = self._cache
+        return cache is not None and found.epoch is cache.epoch and self._stamp() == self._seen
 
     def _with_slots(self, found: LookUp) -> Cache:
         """The cache, in which `found` has slots; a new one where the weight was written to."""
-        cache = self._cache
-        if cache is not None and found.epoch is cache.epoch and self._stamp() == self._seen:
-            return cache
-        with self._lock:
-            if self._stamp() != self._seen:
-                if cache is not None and cache.newer:
-                    raise RuntimeError(
-                        "The weight was written to while the cache holds newer rows. Call flush() "
-                        "to keep those, or load_state_dict to have others; to write, read "
-                        "table.weight first."
-                    )
-                self._forget()
-            elif cache is not None and cache.device != found.distinct.device:
-                self.close()
-            if self._cache is None:
-                self._cache = self._opened(found.distinct.device)
-            self._in_use.add(found)
-            self._cache.admit(found, list(self._in_use))
+        if self._has_slots(found):
             return self._cache
+        if self._stamp() != self._seen:
+            if self._cache is not None and self._cache.newer:
+                raise RuntimeError(
+                    "The weight was written to while the cache holds newer rows. Call flush() to "
+                    "keep those, or load_state_dict to have others; to write, read table.weight "
+                    "first."
+                )
+            self._forget()
+        elif self._cache is not None and self._cache.device != found.distinct.device:
+            self.close()
+        if self._cache is None:
+            self._cache = self._opened(found.distinct.device)
+        self._in_use.add(found)
+        self._cache.admit(found, list(self._in_use))
+        return self._cache
 
     @torch.inference_mode(False)  # or no training could follow
     def _opened(self, device: torch.device) -> Cache:
@@ -251,7 +265,7 @@ class CachedEmbedding(OffloadedEmbedding):
             if len(gradients) > 1:
                 each = torch.cat([found.distinct for found, _ in gradients])
                 distinct, inverse = each.unique(return_inverse=True)
-                found = LookUp(distinct, inverse, slots=inverse)
+                found = LookUp(distinct, inverse, slots=inverse)  # not None: not counted again
                 gradient = torch.cat([gradient for _, gradient in gradients])
                 zeros = gradient.new_zeros(len(distinct), gradient.shape[1])
                 gradient = zeros.index_add_(0, inverse, gradient)
@@ -335,7 +349,7 @@ class CachedEmbedding(OffloadedEmbedding):
     def __getattr__(self, name: str) -> Any:
         # Whoever reads the weight wants what was learned. (A new table has no lock yet.)
         if name == "weight" and "_lock" in self.__dict__:
-            self.flush()
+            uncompiled(self.flush)()
         return super().__getattr__(name)
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -390,12 +404,20 @@ class CachedEmbedding(OffloadedEmbedding):
 class _Learned(torch.autograd.Function):
     """Rows out of a cache, whose gradient is collected for the table's own step."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Tensor, found: LookUp, table: Any) -> Tensor:
-        ctx.weight, ctx.found, ctx.table = weight, found, table
+    def forward(weight: Tensor, rows: Tensor, found: LookUp, table: Any) -> Tensor:
         return rows.view_as(rows)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.weight, _, ctx.found, ctx.table = inputs
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        ctx.table._collect(ctx.found, gradient, ctx.weight)
+        uncompiled(ctx.table._collect)(ctx.found, gradient, ctx.weight)
         return None, None, None, None
+
+
+with_signature(_Learned)

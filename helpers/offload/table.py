@@ -42,10 +42,10 @@ class OffloadedEmbedding(nn.Embedding):
       is honoured.
     - The weight always has numbers, and on the host: inside `with torch.device("meta")` too, and
       after `.to("meta")` or `to_empty` on a device. Rows wanted on meta have a shape and no more.
-      A weight on meta, given or loaded, is refused.
-    - from_pretrained takes a dense tensor only. max_norm takes a weight that is a leaf only.
-    - Ids that are batched by torch.vmap, nested, or proxies of torch.fx are refused, as are
-      forward-mode derivatives. torch.export sees a plain nn.Embedding.
+      A weight on meta or a sparse one, given or loaded, is refused.
+    - Refused by PyTorch in its own words: forward-mode derivatives, ids or weights batched by
+      torch.vmap, nested ids, torch.compile with fullgraph=True, torch.jit, and torch.fx but as a
+      leaf. torch.compile leaves the look-up out; torch.export sees a plain nn.Embedding.
 
     For N ids of i bytes each, U of them distinct, and rows of D numbers of s bytes, the `meter`
     counts to the byte
@@ -116,9 +116,7 @@ class OffloadedEmbedding(nn.Embedding):
         if torch.compiler.is_exporting():
             return F.embedding(input, self._current(), self.padding_idx, self.max_norm,
                                self.norm_type, self.scale_grad_by_freq, self.sparse)  # fmt: skip
-        if torch.compiler.is_compiling():  # what crosses depends on the ids: that is not compiled
-            return torch.compiler.disable(self._look_up)(input)
-        return self._look_up(input)
+        return uncompiled(self._look_up)(input)
 
     def _look_up(self, ids: Tensor) -> Tensor:
         weight = self._current()
@@ -158,7 +156,7 @@ class OffloadedEmbedding(nn.Embedding):
             return ids
         if ids.device == CPU:
             if ids.numel():
-                _check(weight, *ids.aminmax())
+                check(weight, *ids.aminmax())
             return crossing.to_device(ids, device, self.meter)
         ids = crossing.to_host(ids, self.meter)
         return ids if device == CPU else crossing.to_device(ids, device, self.meter)
@@ -168,7 +166,7 @@ class OffloadedEmbedding(nn.Embedding):
         on_device, inverse = ids.unique(return_inverse=True)
         distinct = crossing.to_host(on_device, self.meter)
         if len(distinct):
-            _check(weight, distinct[0], distinct[-1])
+            check(weight, distinct[0], distinct[-1])
         return LookUp(distinct, inverse)
 
     def _sent(self, distinct: Tensor, device: torch.device, weight: Tensor) -> Tensor:
@@ -289,22 +287,34 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        table, distinct = ctx.table, ctx.distinct.long()
-        values = crossing.to_host(gradient, table.meter)
-        if table.padding_idx is not None:
-            learns = distinct != table.padding_idx
-            distinct, values = distinct[learns], values[learns]
-        if table.sparse:
-            whole = torch.sparse_coo_tensor(
-                distinct.unsqueeze(0), values, ctx.shape, is_coalesced=True, check_invariants=False
-            )
-        else:
-            whole = values.new_zeros(ctx.shape).index_copy(0, distinct, values)
+        whole = uncompiled(_gradient)(gradient, ctx.distinct.long(), ctx.shape, ctx.table)
         return whole, None, None, None
 
 
-# PyTorch asks for it at each call, and working it out takes as long as a small look-up.
-_Rows.forward.__signature__ = inspect.signature(_Rows.forward)
+def _gradient(values: Tensor, distinct: Tensor, shape: torch.Size, table: Any) -> Tensor:
+    """The weight's gradient, of the rows' (U, D): sparse, each row once, or dense, (V, D)."""
+    values = crossing.to_host(values, table.meter)
+    if table.padding_idx is not None:
+        learns = distinct != table.padding_idx
+        distinct, values = distinct[learns], values[learns]
+    if not table.sparse:
+        return values.new_zeros(shape).index_copy(0, distinct, values)
+    return torch.sparse_coo_tensor(
+        distinct.unsqueeze(0), values, shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def uncompiled(function: Callable) -> Callable:
+    """The function, left out by torch.compile: what crosses depends on the numbers of the ids."""
+    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+
+
+def with_signature(function: type[torch.autograd.Function]) -> None:
+    """PyTorch asks for it at each call, and working it out takes as long as a small look-up."""
+    function.forward.__signature__ = inspect.signature(function.forward)
+
+
+with_signature(_Rows)
 
 
 def _on_host(weight: Tensor) -> Tensor:
@@ -318,7 +328,7 @@ def _on_host(weight: Tensor) -> Tensor:
     return weight.to(CPU)
 
 
-def _check(weight: Tensor, smallest: Tensor, largest: Tensor) -> None:
+def check(weight: Tensor, smallest: Tensor, largest: Tensor) -> None:
     """nn.Embedding's error where one of these two ids, on the host, is out of range."""
     if smallest.item() < 0 or largest.item() >= len(weight):
         F.embedding(torch.stack((smallest, largest)), weight.detach())
