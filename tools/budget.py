@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from nbformat import NotebookNode
 
-from tools.lessons import read, tags, taught
+from tools.lessons import is_side, read, tags, taught
 
 TIME = re.compile(r"(\*\*Time:\*\* )\d+( minutes)")
 EXERCISE = re.compile(r"^#+ Exercise", re.M)
@@ -60,7 +60,7 @@ class Cost(NamedTuple):
 
 def limit(path: Path) -> Limit:
     """The limit for the notebook at `path`: by its name's number and its folder."""
-    if path.parent.name == "more":
+    if is_side(path):
         return SIDE
     return START if path.name.startswith("00") else LESSON
 

@@ -48,11 +48,15 @@ SIDE_LESSONS = (
     "01_equal_rows",
     "02_forms_of_one_matrix",
     "03_tied_weights",
+    "04_peak_memory",
+    "04_sparse_in_practice",
+    "05_hiding_the_wait",
+    "05_hot_rows",
 )
 ASKED: tuple[str, ...] = ()  # in notebooks/asked/, questions and answers by topic
 # Lessons of more than one sitting, as the course first had them: not yet held to the budget. This
 # list only shrinks.
-FIRST_FORM = frozenset(LESSONS[4:])
+FIRST_FORM = frozenset(LESSONS[6:])
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -116,9 +120,14 @@ def find(name: str) -> Path:
     return wanted[0]
 
 
+def is_side(path: Path) -> bool:
+    """Whether the notebook is a side lesson: by its folder, of the course or of a kit."""
+    return path.parent.name == "more"
+
+
 def label(path: Path) -> str:
     """How pages and claims name a lesson: "03"; and a side lesson: "03 tied weights"."""
-    return path.stem.replace("_", " ") if path.parent.name == "more" else path.name[:2]
+    return path.stem.replace("_", " ") if is_side(path) else path.name[:2]
 
 
 def tags(cell: NotebookNode) -> list[str]:

@@ -5,6 +5,7 @@
 | the card of a lesson | its minutes | the formula in tools/budget.py |
 | README.md | the lessons, their minutes; five claims | the lessons, data/claims.csv |
 | site/claims.md | all claims | data/claims.csv |
+| site/host_tables.md | what works with a table on the host | helpers/offload's docstring |
 | site/instructor/ | the minutes of sections, the plans' clock | the lessons |
 
 Lessons in their first form keep the minutes that their cards and pages have.
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+import helpers.offload
 from helpers import claims
 from tools import budget, teaching
 from tools.lessons import FIRST_FORM, FOLDER, paths, read, side_paths, store
@@ -84,9 +86,12 @@ def drawn() -> dict[Path, Callable[[str], str]]:
     The order matters: the guide's plans are drawn from the instructor's pages.
     """
     every_claim = claims.table(claims.read())
+    rows = helpers.offload.__doc__.splitlines()
+    host_tables = "\n".join(row for row in rows if row.startswith("|"))
     found: dict[Path, Callable[[str], str]] = {
         ROOT / "README.md": readme,
         ROOT / "site" / "claims.md": partial(between, name="claims", fresh=every_claim),
+        ROOT / "site" / "host_tables.md": partial(between, name="host-tables", fresh=host_tables),
     }
     for path in paths():
         if path.stem not in FIRST_FORM:

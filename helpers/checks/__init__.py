@@ -363,9 +363,11 @@ def same(value: object, truth: torch.Tensor, what: str = "The result") -> bool:
 
 
 def close(value: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have the same shape and dtype and equal values, to rounding."""
+    """Whether two tensors have the same shape and dtype and equal values, numbers to rounding."""
     alike = value.shape == other.shape and value.dtype == other.dtype
     value, other = value.detach(), other.detach()
+    if not (value.is_floating_point() or value.is_complex()):
+        return alike and torch.equal(value, other)
     error = COARSE.get(value.dtype, 1e-4)
     return alike and torch.allclose(value, other, error, error / 10, equal_nan=True)
 

@@ -29,7 +29,7 @@ What works with a table on the host (each entry is run by a test):
 | parametrize, weight_norm, prune | as nn.Embedding, without a Prefetcher | refused |
 | forward-mode derivatives | refused | refused |
 | torch.vmap over ids, nested ids | refused | refused |
-| torch.compile | the look-up is left out; no `fullgraph` | the look-up is left out; no `fullgraph` |
+| torch.compile | look-ups are left out; no `fullgraph` | look-ups are left out; no `fullgraph` |
 | torch.export | as nn.Embedding | after `table.flush()` |
 | torch.fx | as a leaf of the tracer | as a leaf of the tracer |
 | torch.jit | no | no |

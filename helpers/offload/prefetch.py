@@ -151,10 +151,10 @@ class Prefetcher:
 
         def keep(found: LookUp) -> None:
             for tensor in (found.distinct, found.inverse, found.rows, found.slots):
-                if side is not here and tensor is not None and tensor.device == here.device:
+                if side != here and tensor is not None and tensor.device == here.device:
                     tensor.record_stream(here)
 
-        if side is not here:
+        if side != here:
             side.wait_stream(here)
         try:
             with side:

@@ -20,6 +20,7 @@ from tools.lessons import (
     LESSONS,
     digests,
     exercises,
+    is_side,
     normalise,
     read,
     side_paths,
@@ -77,11 +78,6 @@ def sections(nb: NotebookNode) -> dict[str, str]:
 def number(path: Path) -> int:
     """The lesson's number, from its file's name."""
     return int(path.name[:2])
-
-
-def is_side(path: Path) -> bool:
-    """Whether it is a side lesson."""
-    return path.parent.name == "more"
 
 
 def outputs(nb: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:

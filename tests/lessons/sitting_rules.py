@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nbformat import NotebookNode
-from notebook_rules import Rule, code_cells, is_side, number, sections
+from notebook_rules import Rule, code_cells, number, sections
 
 from tools import budget
-from tools.lessons import tags
+from tools.lessons import is_side, tags
 
 
 def sitting(nb: NotebookNode, path: Path) -> Iterator[str]:

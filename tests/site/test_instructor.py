@@ -67,7 +67,7 @@ def with_the_cards_minutes(page: str, about: Lesson) -> Iterator[str]:
         yield f"its minutes are {total}, and the lesson's card says {about.minutes}"
     for cell, minutes in minutes_of(page).items():
         inside = sum(exercise.minutes for exercise in about.exercises if exercise.section == cell)
-        if minutes <= inside:
+        if inside and minutes <= inside:  # without one, a section may take less than half a minute
             yield f"{cell}: {minutes} minutes, and its exercises alone take {inside}"
 
 
@@ -176,7 +176,7 @@ def test_a_rule_can_fail(rule) -> None:
     ("old", "new", "part"),
     [
         ("[00 §1 Is", "[00 §2 Is", "leads to"),
-        ("#exercise-3-the-norm-of-all-gradients", "#exercise-5-the-same-another-or", "no exercise"),
+        ("#exercise-3-who-learns-level-warm-up", "#1-company-in-lesson-03-a-table", "no exercise"),
     ],
 )
 def test_a_plan_can_link_wrongly(old: str, new: str, part: str) -> None:
