@@ -33,7 +33,7 @@ help:
 	@echo 'make tables       write anew what is drawn: minutes, tables, plans, links to the glossary'
 	@echo 'make data         build the files in data/ from installed documentation, three minutes'
 	@echo 'make bench        measure on your machine what a table and its vectors cost, ten minutes'
-	@echo 'make experiments  run the grids that lesson 10 draws, half an hour'
+	@echo 'make experiments  run the grids that lessons 08 and 10 draw, forty minutes'
 	@echo 'make lint         look for mistakes and untidy code'
 	@echo 'make clean        delete .venv, build and the caches'
 

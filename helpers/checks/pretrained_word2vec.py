@@ -1,11 +1,11 @@
-"""Checks of lesson 07: a reader, rows for a vocabulary, from_pretrained, analogies."""
+"""Checks of lesson 07 and its side lessons: rows for words, from_pretrained, files, analogies."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.checks import Wrong, call, describe, exercise, number, same
+from helpers.checks import Wrong, between, call, close, describe, exercise, number, same
 
 
 def _file(words: list[str], rows: np.ndarray, end: bytes) -> bytes:
@@ -16,25 +16,30 @@ def _file(words: list[str], rows: np.ndarray, end: bytes) -> bytes:
 
 def _files() -> list[tuple[list[str], np.ndarray, bytes]]:
     """Words, rows and ends of record: plain ones first, then one oddity after the other."""
-    fresh, plain = np.random.default_rng(), ["the", "of", "row", "x1"]
+    fresh = np.random.default_rng()
 
     def numbers(V: int, D: int) -> np.ndarray:
         """Finite numbers without a newline or a space among their bytes."""
         return fresh.integers(33, 127, (V, 4 * D), dtype=np.uint8).view("<f4")
 
-    odd = numbers(5, 4)
+    many = [f"word{i}" for i in range(between(40, 300))]
+    plain, foreign = ["the", "of", "row", "x1"], ["Zürich", "naïve", "東京", "the", "c++"]
+    D = between(3, 8)
+    odd = numbers(5, D)
     # newlines and spaces, also at both ends of a row; a row of them looks like empty words
-    odd.view(np.uint8)[:, ::3] = fresh.choice(np.frombuffer(b"\n ", np.uint8), (5, 6))
-    odd.view(np.uint8)[1] = fresh.permutation(np.frombuffer(b"\n " * 8, np.uint8))
+    size = odd.view(np.uint8)[:, ::3].shape
+    odd.view(np.uint8)[:, ::3] = fresh.choice(np.frombuffer(b"\n ", np.uint8), size)
+    odd.view(np.uint8)[1] = fresh.permutation(np.frombuffer(b"\n " * (2 * D), np.uint8))
     odd.view(np.uint8)[2:4, [0, -1]] = 10
-    foreign = ["Zürich", "naïve", "東京", "the", "c++"]
     return [
-        (plain, numbers(4, 3), b""),
-        (plain, numbers(4, 6), b"\n"),
+        (plain, numbers(4, between(2, 9)), b""),
+        (plain, numbers(4, between(2, 9)), b"\n"),
         (foreign, numbers(5, 1), b""),
         (foreign, odd, b""),
         (foreign, odd, b"\n"),
-        (["alone"], numbers(1, 7), b"\n"),
+        (["alone"], numbers(1, between(2, 9)), b"\n"),
+        (["a"], numbers(1, 1), b""),
+        (many, numbers(len(many), between(20, 60)), b""),
     ]
 
 
@@ -112,45 +117,98 @@ def _judge_rows(mine: object, rows: np.ndarray) -> None:
     raise Wrong("The words are right, the numbers are not: D float32 from after the space on.")
 
 
+class _Watched(dict):
+    """A dictionary that remembers whether somebody wrote into it, even to put it back."""
+
+    written = False
+
+    def _noted(self, method: str, *args: object) -> object:
+        self.written = True
+        return getattr(dict, method)(self, *args)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self._noted("__setitem__", key, value)
+
+    def __delitem__(self, key: object) -> None:
+        self._noted("__delitem__", key)
+
+    def pop(self, *args: object) -> object:
+        return self._noted("pop", *args)
+
+    def update(self, *args: object) -> None:
+        self._noted("update", *args)
+
+    def setdefault(self, *args: object) -> object:
+        return self._noted("setdefault", *args)
+
+
+_Watched.__name__ = "dict"  # so that hints call it what a reader does
+
+
 def _second_chance(
-    first: str,
-) -> tuple[dict[str, int], list[str], np.ndarray, torch.Tensor, list[str]]:
+    first: str, D: int
+) -> tuple[_Watched, list[str], np.ndarray, torch.Tensor, list[str]]:
     """A vocabulary, a file's words and rows, and what the vocabulary's rows and the lost are.
 
-    The word `first` begins the file.
+    The word `first` begins the file, and fillers of a random number follow the others.
     """
     fresh = np.random.default_rng()
     words = ["the", "iphone", "The", "zürich", "US", "NATO", "paris", "nil", "of"]
+    words += [f"filler{i}" for i in range(between(0, 9))]
+    fresh.shuffle(words)
     words.sort(key=lambda word: word != first)
-    rows = fresh.standard_normal((len(words), 4))
+    rows = fresh.standard_normal((len(words), D))
     rows[words.index("nil")] = 0  # a row of zeros that the file has
     source = {"The": "The", "the": "the", "iPhone": "iphone", "Zürich": "zürich", "NATO": "NATO"}
     source |= {"us": None, "wug": None, "PARIS": "paris", "nil": "nil", "Wug": None}
     names = list(source)
-    vocabulary = dict(zip(names, fresh.permutation(len(names)).tolist(), strict=True))
-    truth = torch.zeros(len(names), 4, dtype=torch.float64)
+    fresh.shuffle(names)
+    vocabulary = _Watched(zip(names, fresh.permutation(len(names)).tolist(), strict=True))
+    truth = torch.zeros(len(names), D, dtype=torch.float64)
     for name, i in vocabulary.items():
         if source[name] is not None:
             truth[i] = torch.from_numpy(rows[words.index(source[name])])
     return vocabulary, words, rows, truth, [n for n in names if source[n] is None]
 
 
+def _ends() -> list[tuple[_Watched, list[str], np.ndarray, torch.Tensor, list[str]]]:
+    """The ends of the range: one word and one number, no word found, all of them found."""
+    row = np.random.default_rng().standard_normal((1, 1))
+    nothing = torch.zeros(2, 1, dtype=torch.float64)
+    return [
+        (_Watched({"The": 0}), ["the"], row, torch.from_numpy(row), []),
+        (_Watched({"b": 1, "a": 0}), ["c"], row, nothing, ["a", "b"]),
+    ]
+
+
 @exercise
 def rows_for(answer):
     """A function (vocabulary, words, rows) -> the vocabulary's rows, and the words without one."""
     # "of" is not asked for; a word whose row is 0 then shows who takes a 0 for "not found"
-    for dtype, first in ((np.float32, "of"), (np.float64, "The"), (np.float32, "iphone")):
-        vocabulary, words, rows, truth, lost = _second_chance(first)
-        rows, truth = rows.astype(dtype), truth.to(torch.float32)
-        given = dict(vocabulary), list(words), rows.copy()
-        found = call(answer, *given, hints={"'us'": "A word is in neither form in the file."})
-        if given[0] != vocabulary or given[1] != words or not np.array_equal(given[2], rows):
+    cases = [(np.float32, _second_chance("of", between(2, 9)))]
+    cases += [(np.float64, _second_chance("The", between(2, 9)))]
+    cases += [(np.float32, _second_chance("iphone", between(2, 9)))]
+    cases += [(np.float16, _second_chance("of", 1))]
+    cases += [(np.float32, case) for case in _ends()]
+    hints = {f"'{word}'": "A word is in neither form in the file." for word in ("us", "wug", "Wug")}
+    hints["must match the existing size"] = (
+        "So many rows do not fit. Do you put the file's rows in the file's order? Each goes to its "
+        "word's id."
+    )
+    for dtype, (vocabulary, words, rows, truth, lost) in cases:
+        rows = rows.astype(dtype)
+        truth = torch.from_numpy(truth.numpy().astype(dtype)).float()
+        given = _Watched(vocabulary), list(words), rows.copy()
+        found = call(answer, *given, hints=hints)
+        changed = given[0] != vocabulary or given[1] != words
+        if changed or given[0].written or not np.array_equal(given[2], rows):
             raise Wrong("Your function changed what it was given. Work on copies.")
         if not (isinstance(found, tuple | list) and len(found) == 2):
             raise Wrong(f"A pair is wanted, rows and the words left, not {describe(found)}.")
         weight, missing = found
-        if isinstance(weight, torch.Tensor) and weight.dtype == torch.float64:
-            raise Wrong("float64: the rows were, or you made it so. The table should be float32.")
+        if isinstance(weight, torch.Tensor) and weight.dtype in (torch.float64, torch.float16):
+            raise Wrong(f"{str(weight.dtype)[6:]}: rows were, or you made it so. The table should "
+                        "be float32, whatever the file's dtype.")  # fmt: skip
         if not same(weight, truth, "The first of the pair"):
             _judge_order(weight.detach(), truth, vocabulary, words, rows)
         with torch.no_grad():
@@ -165,15 +223,21 @@ def _judge_order(weight, truth, vocabulary, words, rows) -> None:
     file = torch.from_numpy(rows).float()
     ids = list(vocabulary.values())
     at = {word: i for i, word in enumerate(words)}
-    if torch.allclose(weight, truth[ids]):
+    if close(weight, truth[ids]) and not close(truth, truth[ids]):
         raise Wrong("Rows stand in the order of the dictionary. Its values are the ids.")
-    if torch.allclose(weight[: len(file)], file[: len(weight)]):
+    n = min(len(file), len(truth))
+    if n > 2 and close(weight[:n], file[:n]):
         raise Wrong("These are the file's rows in the file's order. Ids are your vocabulary's.")
 
     def says(word: str, source: str | None) -> bool:
-        row = torch.zeros(4) if source is None else file[at[source]]
-        return torch.allclose(weight[vocabulary[word]], row)
+        row = torch.zeros(file.shape[1]) if source is None else file[at[source]]
+        return word in vocabulary and close(weight[vocabulary[word]], row)
 
+    if not {"us", "wug", "The"} <= set(vocabulary):  # the ends of the range
+        if len(vocabulary) == 1 and says("The", None):
+            raise Wrong("'The' is in the file in lower case, and got zeros. Its row is row 0.")
+        raise Wrong(f"The vocabulary has the words {', '.join(vocabulary)}, the file has "
+                    f"{', '.join(words)}, and your rows are {weight.tolist()}.")  # fmt: skip
     if says("The", "the"):
         zero = " Its row is row 0. Is 0 an id, and false?" if at["The"] == 0 else ""
         raise Wrong(f"'The' is in the file as written, and got the row of 'the'.{zero}")
@@ -184,13 +248,14 @@ def _judge_order(weight, truth, vocabulary, words, rows) -> None:
         raise Wrong("'us' got the row of 'US'. Lower the vocabulary's word, not the file's.")
     if not (says("wug", None) and says("us", None)):
         raise Wrong("A word that the file has in neither form should get zeros.")
-    wrong = next(w for w, i in vocabulary.items() if not torch.allclose(weight[i], truth[i]))
+    wrong = next(w for w, i in vocabulary.items() if not close(weight[i], truth[i]))
     raise Wrong(f"The row of {wrong!r} is not its own. Is each row at its word's id?")
 
 
 def _judge_missing(missing: object, vocabulary, words, lost) -> None:
     if not isinstance(missing, list | tuple | set):
         raise Wrong(f"The second of the pair should be a list of words, not {describe(missing)}.")
+    missing = [str(word) if isinstance(word, str) else word for word in missing]  # NumPy's are
     if sorted(missing, key=str) == sorted(lost):
         return
     if missing and all(isinstance(word, int) for word in missing):
@@ -204,43 +269,61 @@ def _judge_missing(missing: object, vocabulary, words, lost) -> None:
     raise Wrong(f"Missing are {len(lost)} words of {len(vocabulary)}; you say {len(missing)}.")
 
 
-ROWS = "from_pretrained(torch.from_numpy(rows)"
+STEP = "a step changes rows"
+FILLED = "Embedding(6, 4), then weight.data.copy_(same): a step changes"
 HINTS = {
-    f"{ROWS}).weight.requires_grad": "What is the default of `freeze`?",
-    f"rows changes when {ROWS}, freeze=False) learns": "from_numpy and from_pretrained both copy "
-    "nothing.",
-    "rows changes when from_pretrained(torch.tensor(rows), freeze=False) learns": "torch.tensor "
-    "copies what it is given.",
-    f"rows changes when {ROWS}.float(), freeze=False) learns": "rows are float32. What does "
+    f"from_pretrained(torch.tensor(rows), freeze=False): {STEP}": "torch.tensor copies what it is "
+    "given.",
+    f"from_pretrained(same.float(), freeze=False): {STEP}": "rows are float32. What does "
     "`.float()` do with a tensor that is float32 already?",
-    f"{ROWS[:-1]} * np.ones(4))) has weights of float32": "np.ones is float64. What is a product "
-    "of float32 and float64?",
-    f"{ROWS}, padding_idx=0) has zeros in row 0": "padding_idx zeroes the rows that the layer "
-    "draws itself. This one is given.",
+    f"from_pretrained(same.double(), freeze=False): {STEP}": "To become float64 the numbers need "
+    "other memory.",
+    f"{FILLED} rows": "copy_ moves numbers into memory that the table has already.",
+    f"{FILLED} table": "A new Embedding learns, and other numbers in its weight change nothing "
+    "about that.",
+    "from_pretrained(torch.from_numpy(rows * np.ones(4))) has float32": "np.ones is float64. What "
+    "is a product of float32 and float64?",
 }
 
 
 def _truths() -> list[bool]:
     """What PyTorch does, in the order of HINTS."""
 
-    def changes(convert) -> bool:
+    def changed(make) -> tuple[bool, bool]:
+        """Whether a step changes rows, and whether it changes the table."""
         rows = np.ones((6, 4), np.float32)
-        table = nn.Embedding.from_pretrained(convert(rows), freeze=False)
+        table = make(rows)
+        before = table.weight.detach().clone()
         table(torch.tensor([2, 5])).sum().backward()
         torch.optim.SGD(table.parameters(), lr=0.1).step()
-        return bool((rows != 1).any())
+        return bool((rows != 1).any()), not torch.equal(before, table.weight.detach())
+
+    def given(convert):
+        return lambda rows: nn.Embedding.from_pretrained(convert(rows), freeze=False)
+
+    def filled(rows):
+        table = nn.Embedding(6, 4)
+        table.weight.data.copy_(torch.from_numpy(rows))
+        return table
 
     rows = np.ones((6, 4), np.float32)
-    table = nn.Embedding.from_pretrained(torch.from_numpy(rows), padding_idx=0)
     double = nn.Embedding.from_pretrained(torch.from_numpy(rows * np.ones(4)))
     return [
-        table.weight.requires_grad,
-        changes(torch.from_numpy),
-        changes(torch.tensor),
-        changes(lambda rows: torch.from_numpy(rows).float()),
+        changed(given(torch.tensor))[0],
+        changed(given(lambda rows: torch.from_numpy(rows).float()))[0],
+        changed(given(lambda rows: torch.from_numpy(rows).double()))[0],
+        *changed(filled),
         double.weight.dtype == torch.float32,
-        not table.weight[0].any().item(),
     ]
+
+
+def _truth_value(value: object) -> bool:
+    """`value` as True or False; `Wrong` for what is neither. Tensors and NumPy's count."""
+    if isinstance(value, torch.Tensor | np.ndarray) and len(value.reshape(-1)) == 1:
+        value = value.reshape(-1)[0].item()
+    if not isinstance(value, bool | np.bool_):
+        raise Wrong(f"Say True or False, not {describe(value)}.")
+    return bool(value)
 
 
 @exercise
@@ -252,11 +335,110 @@ def foretold(answer):
     if left:
         raise Wrong(f"{left} of the dots {'is' if left == 1 else 'are'} still there.")
     for (key, hint), truth in zip(HINTS.items(), _truths(), strict=True):
-        if not isinstance(answer[key], bool):
-            raise Wrong(f"Say True or False, not {describe(answer[key])}.")
-        if answer[key] != truth:
+        if _truth_value(answer[key]) != truth:
             raise Wrong(f"{key}: {hint}")
-    return "Frozen, shared and of the dtype it was given, unless you say otherwise."
+    return "Memory of its own after a copy or a conversion, and learning unless frozen."
+
+
+# --- A row from pieces ------------------------------------------------------------------------
+
+
+def _pieces(word: str, sizes=(3, 4, 5), marks: str = "<>") -> list[str]:
+    """The pieces of a word, each as often as it occurs."""
+    marked = f"{marks[:1]}{word}{marks[1:]}"
+    return [marked[i : i + n] for n in sizes for i in range(len(marked) - n + 1)]
+
+
+def _spelling_cases() -> list[tuple[str, dict[str, torch.Tensor], torch.Tensor]]:
+    """Words, dictionaries of pieces and defaults: repeats, one known piece, none, odd sizes."""
+    cases = []
+    names = ["banana", "naïveté", "nanana", "row", "of", "x"]
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        D = between(2, 9)
+        for word in names if dtype == torch.float32 else names[:2]:
+            own = list(dict.fromkeys(_pieces(word)))
+            other = list(dict.fromkeys(_pieces("zebra")))
+            some = [own[i] for i in torch.randperm(len(own))[: between(1, len(own))].tolist()]
+            if word in ("banana", "nanana"):
+                some = list({*some, "ana", "nan", own[0]})
+            no_pieces = _pieces(word, (1, 2, 6, 7)) + _pieces(word, marks="")
+            other += [piece for piece in no_pieces if piece not in own]
+            rows = {piece: torch.randn(D, dtype=dtype) for piece in [*some, *other]}
+            cases.append((word, rows, torch.randn(D, dtype=dtype)))
+    one = torch.randn(1)
+    cases.append(("a", {"<a>": torch.randn(1)}, one))
+    cases.append(("banana", {"<ba": torch.randn(4)}, torch.randn(4)))
+    cases.append(("wug", {piece: torch.randn(3) for piece in _pieces("zebra")}, torch.randn(3)))
+    cases.append(("wug", {}, torch.randn(between(1, 5))))
+    return cases
+
+
+def _spelled(word: str, rows: dict, default: torch.Tensor, pieces: list[str]) -> torch.Tensor:
+    known = [rows[piece] for piece in pieces if piece in rows]
+    return torch.stack(known).double().mean(dim=0).to(default.dtype) if known else default.clone()
+
+
+@exercise
+def row_for(answer):
+    """A function (word, piece_rows, default) -> the mean of the known pieces' rows."""
+    for word, rows, default in _spelling_cases():
+        given = _Watched({piece: row.clone() for piece, row in rows.items()})
+        given_default = default.clone()
+        hints = {"expected a non-empty": "No piece of the word is in the dictionary: then the row "
+                 "is `default`."}  # fmt: skip
+        value = call(answer, word, given, given_default, copy=False, hints=hints)
+        kept = given.keys() == rows.keys() and all(torch.equal(given[p], rows[p]) for p in rows)
+        if not kept or given.written or not torch.equal(given_default, default):
+            raise Wrong("Your function wrote into what it was given.")
+        if any(part._version for part in (given_default, *given.values())):
+            raise Wrong("Your function wrote into what it was given.")
+        truth = _spelled(word, rows, default, list(dict.fromkeys(_pieces(word))))
+        if not same(value, truth, "The row"):
+            _judge_spelling(value, truth, word, rows, default)
+        value.detach().add_(1)
+        if not torch.equal(given_default, default):
+            raise Wrong("Writing into your row changes `default`: return a copy of it.")
+        if not all(torch.equal(given[p], rows[p]) for p in rows):
+            raise Wrong("Writing into your row changes a row in the dictionary: return a copy.")
+    return "The known pieces, each once, divided by their number; the default where there is none."
+
+
+def _judge_spelling(value, truth, word, rows, default) -> None:
+    pieces = list(dict.fromkeys(_pieces(word)))
+    known = [piece for piece in pieces if piece in rows]
+    named = f"For {word!r}, of whose {len(pieces)} pieces {len(known)} are known: "
+    if not known:
+        raise Wrong(f"{named}the row should be `default`.")
+    scaled = truth.double() * len(known)
+    mistakes = [
+        (default.double(), "it has known pieces, and got `default`."),
+        (scaled, "that is the sum of the known rows. Divide by how many they are."),
+        (scaled / len(pieces), "you divided by all pieces; divide by those that have a row."),
+        (_spelled(word, rows, default, _pieces(word)).double(),
+         "a piece that occurs twice in the word counts twice. Count each once."),
+        (_spelled(word, rows, default, _pieces(word, marks="")).double(),
+         "the word's ends have no marks. Cut `<word>`, with its brackets."),
+        (_spelled(word, rows, default, _pieces(word, (3, 4))).double(),
+         "pieces of five characters are missing. Does range(3, 5) reach 5?"),
+        (_spelled(word, rows, default, _pieces(word, (3,))).double(),
+         "only pieces of three characters are in it; four and five count too."),
+        (_spelled(word, rows, default, _pieces(word, (3, 4, 5, 6))).double(),
+         "pieces of six characters are in it. Does the range go one too far?"),
+        (torch.zeros_like(truth).double(), "the row is all zeros."),
+    ]  # fmt: skip
+    error = 5e-2 if truth.dtype == torch.bfloat16 else 1e-4
+    for wrong, hint in mistakes:
+        if torch.allclose(value.detach().double(), wrong, error, error):
+            raise Wrong(named + hint)
+    missed = (scaled + default.double()) / (len(known) + 1)
+    if torch.allclose(value.detach().double(), missed, error, error):
+        raise Wrong(f"{named}`default` is in your mean. It is for words without a known piece.")
+    if len(known) > 1 and any(torch.equal(value.detach(), rows[piece]) for piece in known):
+        raise Wrong(f"{named}that is the row of one piece. The mean of all known ones is wanted.")
+    raise Wrong(f"{named}not the mean of their rows. Three, four and five characters, all starts?")
+
+
+# --- Analogies --------------------------------------------------------------------------------
 
 
 def _answers(rows: torch.Tensor, a: int, b: int, c: int) -> dict[str, int]:
@@ -304,14 +486,16 @@ def _answers(rows: torch.Tensor, a: int, b: int, c: int) -> dict[str, int]:
     }
 
 
-def _table(below_zero: bool) -> tuple[torch.Tensor, int, int, int]:
+def _table(below_zero: bool, margin: float = 0.01) -> tuple[torch.Tensor, int, int, int]:
     """Rows and inputs where a mistake shows, in the answer, and no two rows are nearly as near.
 
     With `below_zero` all rows but the inputs have a negative cosine: one mistake shows only there.
+    `margin` is by how much the right row is ahead.
     """
     while True:
-        rows = F.normalize(torch.randn(30, 4)) * torch.empty(30, 1).uniform_(0.2, 5)
-        a, b, c = torch.randperm(30)[:3].tolist()
+        V, D = between(24, 36), between(4, 5)
+        rows = F.normalize(torch.randn(V, D)) * torch.empty(V, 1).uniform_(0.2, 5)
+        a, b, c = torch.randperm(V)[:3].tolist()
         unit = F.normalize(rows)
         scores = unit @ (unit[b] - unit[a] + unit[c])
         if below_zero:
@@ -322,7 +506,7 @@ def _table(below_zero: bool) -> tuple[torch.Tensor, int, int, int]:
         scores[[a, b, c]] = -torch.inf
         first, second = scores.topk(2).values
         shown = wrong[8:9] if below_zero else wrong[:8] + wrong[9:]
-        if right not in shown and first - second > 0.01:
+        if right not in shown and first - second > margin:
             return rows, a, b, c
 
 
@@ -354,6 +538,11 @@ def analogy(answer):
         said.append(int(value))
         known.append(_answers(rows, a, b, c))
     if said == [answers[""] for answers in known]:
+        for dtype in (torch.float64, torch.bfloat16):
+            rows, a, b, c = _table(False, margin=0.08)
+            found = number(call(answer, rows.to(dtype), a, b, c), "The id")
+            if found != _answers(rows, a, b, c)[""]:
+                raise Wrong(f"Right in float32, and another word where the rows are {dtype}.")
         return "All at length 1, the arrow from a to b put on c, and the inputs left out."
     for hint in list(known[0])[1:]:
         if said == [answers[hint] for answers in known]:

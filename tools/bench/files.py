@@ -257,6 +257,8 @@ def fuzz(number: int, seed: int, folder: Path) -> dict[str, Any]:
                 "binary": dice.choice([None, None, None, True, False]),
                 "errors": dice.choice(["strict", "replace", "ignore"]),
                 "words": dice.choice([None, None, ["x", "word", "none"], iter(())]),
+                "encoding": dice.choice(["utf-8", "utf-8", "latin-1"]),
+                "limit": dice.choice([None, None, 3]),
             }
             start, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
             tracemalloc.reset_peak()
@@ -275,7 +277,8 @@ def _outcome(path: Path, data: bytes, options: dict[str, Any]) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", ".* rows? repeat", UserWarning)
+            told = ".* rows? repeat|.*word is empty|.*no such numbers"
+            warnings.filterwarnings("ignore", told, UserWarning)
             words, rows = word2vec.load(path, **options)
     except ValueError as error:
         if path.name not in str(error):

@@ -1,7 +1,8 @@
 """`make experiments`: run the grids that a lesson draws and has no time to run itself.
 
-    python -m tools.experiments                        all of them, half an hour
-    python -m tools.experiments answers                lesson 10's
+    python -m tools.experiments                        all of them, forty minutes
+    python -m tools.experiments answers                lesson 10's, half an hour
+    python -m tools.experiments labels                 lesson 08's, eight minutes
     python -m tools.experiments --tiny --into /tmp     seconds: does it run here?
 
 A grid is run by the lesson's own cells, so that its model has no second copy here. The record,
@@ -22,9 +23,9 @@ from typing import Any
 from tools import lessons
 
 from ..bench import common
-from . import answers
+from . import answers, labels
 
-EXPERIMENTS = {"answers": answers}
+EXPERIMENTS = {"answers": answers, "labels": labels}
 RECORDS = common.MEASUREMENTS / "experiments"
 
 

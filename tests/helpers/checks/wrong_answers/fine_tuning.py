@@ -1,44 +1,13 @@
 """Lesson 08: wrong answers that readers give, and a part of the hint that each should get."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
 
-def mean_over_all(W, b, Z, y):
-    return F.cross_entropy((Z @ W + b[:, None]).flatten(0, 1), y.flatten())
-
-
-def sum_over_all(W, b, Z, y):
-    return F.cross_entropy((Z @ W + b[:, None]).flatten(0, 1), y.flatten(), reduction="sum")
-
-
-def bias_broadcast(W, b, Z, y):
-    return len(W) * F.cross_entropy((Z @ W + b).flatten(0, 1), y.flatten())
-
-
-def bias_on_the_wrong_side(W, b, Z, y):
-    logits = Z @ W
-    logits = logits + (b if len(W) == Z.shape[1] else b[:, None])
-    return len(W) * F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-
-def classes_last(W, b, Z, y):
-    return len(W) * F.cross_entropy(torch.baddbmm(b[:, None], Z, W), y)
-
-
-def without_bias(W, b, Z, y):
-    return len(W) * F.cross_entropy((Z @ W).flatten(0, 1), y.flatten())
-
-
-def one_by_one(W, b, Z, y):
-    return torch.stack(
-        [F.cross_entropy(Z[s] @ W[s] + b[s], y[s], reduction="none") for s in range(len(W))]
-    ).mean(dim=1)
-
-
 def grouped(tables, rest, kind=optim.AdamW, is_table=(nn.Embedding, nn.EmbeddingBag), frozen=False):
-    """An answer to exercise 2 with these options for the two groups."""
+    """An answer to exercise 1 with these options for the two groups."""
 
     def optimizer_for(model, table_rate, head_rate):
         found = [m for m in model.modules() if isinstance(m, is_table)]
@@ -78,7 +47,56 @@ def table_twice(model, table_rate, head_rate):
     )
 
 
+def children_only(model, table_rate, head_rate):
+    tables = {p for m in model.children() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+              for p in m.parameters()}  # fmt: skip
+    free = [p for p in model.parameters() if p.requires_grad]
+    return optim.AdamW(
+        [
+            {"params": [p for p in free if p in tables], "lr": table_rate, "weight_decay": 0},
+            {"params": [p for p in free if p not in tables], "lr": head_rate},
+        ]
+    )
+
+
+def by_type(model, table_rate, head_rate):
+    tables = {p for m in model.modules() if type(m) in (nn.Embedding, nn.EmbeddingBag)
+              for p in m.parameters()}  # fmt: skip
+    free = [p for p in model.parameters() if p.requires_grad]
+    return optim.AdamW(
+        [
+            {"params": [p for p in free if p in tables], "lr": table_rate, "weight_decay": 0},
+            {"params": [p for p in free if p not in tables], "lr": head_rate},
+        ]
+    )
+
+
+def thaws(model, table_rate, head_rate):
+    model.requires_grad_(True)
+    return grouped(NO_DECAY, HEAD)(model, table_rate, head_rate)
+
+
+def a_group_each(model, table_rate, head_rate):
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+              for p in m.parameters()}  # fmt: skip
+    groups = []
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
+        inside = id(p) in tables
+        rate = table_rate if inside else head_rate
+        groups.append({"params": [p], "lr": rate, "weight_decay": 0.01 * (not inside)})
+    return optim.AdamW(groups)
+
+
+def added_later(model, table_rate, head_rate):
+    optimizer = grouped(NO_DECAY, HEAD)(model, np.float64(table_rate), torch.tensor(head_rate))
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"])
+    return optimizer
+
+
 NO_DECAY, HEAD = {"lr": "table", "weight_decay": 0}, {"lr": "head", "weight_decay": 0.01}
+READ = {"A": "tuned is better", "B": "no telling yet", "C": "no telling yet",
+        "D": "within half a point"}  # fmt: skip
 
 
 class Masked(nn.Module):
@@ -103,6 +121,13 @@ class Plain(nn.Module):
 
     def forward(self, ids):
         return torch.where(self.free[ids][..., None], self.learned[ids], self.rows[ids])
+
+
+class MaskLeftBehind(Plain):
+    def __init__(self, rows, free):
+        super().__init__(rows, free)
+        del self.rows
+        self.register_buffer("rows", rows.clone())
 
 
 class Shared(Plain):
@@ -173,16 +198,170 @@ class Difference(nn.Module):
         return self.rows[ids] + self.free[ids] * self.difference[ids]
 
 
+class NeedsAFreeRow(nn.Module):
+    """The free rows alone in a parameter: no row to take where none is free."""
+
+    def __init__(self, rows, free):
+        super().__init__()
+        self.register_buffer("rows", rows.clone())
+        self.register_buffer("free", free.clone())
+        self.register_buffer("place", (free.cumsum(0) - 1).clamp(min=0))
+        self.learned = nn.Parameter(rows[free].clone())
+
+    def forward(self, ids):
+        learned = F.embedding(self.place[ids], self.learned)
+        return torch.where(self.free[ids].unsqueeze(-1), learned, F.embedding(ids, self.rows))
+
+
+class Compact(nn.Module):
+    """Right: the free rows alone learn, behind one row that nobody reads."""
+
+    def __init__(self, rows, free):
+        super().__init__()
+        self.register_buffer("kept", rows.clone())
+        self.register_buffer("place", free.cumsum(0) * free)
+        self.learned = nn.Parameter(torch.cat([rows[:1] * 0, rows[free]]))
+
+    def forward(self, ids):
+        place = self.place[ids]
+        free = (place > 0).unsqueeze(-1)
+        return torch.where(free, self.learned[place], F.embedding(ids, self.kept))
+
+
+class Multiplied(nn.Module):
+    """Right: a whole table of each kind inside, and a mask of their dtype."""
+
+    def __init__(self, rows, free):
+        super().__init__()
+        self.learned = nn.Embedding.from_pretrained(rows.clone(), freeze=False)
+        self.kept = nn.Embedding.from_pretrained(rows.clone())
+        self.mask = nn.Embedding.from_pretrained(free[:, None].to(rows.dtype))
+
+    def forward(self, ids):
+        return torch.where(self.mask(ids) > 0, self.learned(ids), self.kept(ids))
+
+
+class WholeTable(nn.Module):
+    """Right: the table is put together before the look-up."""
+
+    def __init__(self, rows, free):
+        super().__init__()
+        self.register_buffer("kept", rows.clone())
+        self.register_buffer("free", free.clone())
+        self.learned = nn.Parameter(rows.clone())
+
+    def forward(self, ids):
+        return F.embedding(ids, torch.where(self.free[:, None], self.learned, self.kept))
+
+
+def following(near="before", among="seen", unit=True, how="mean", start="after"):
+    """An answer to `follow` with these choices."""
+
+    def follow(before, after, hidden, seen, k):
+        table = before if near == "before" else after
+        table = F.normalize(table, dim=1) if unit else table
+        all_ids = torch.arange(len(before))
+        others = {"seen": seen, "all": all_ids, "rest": all_ids[~torch.isin(all_ids, hidden)]}
+        ids = others[among]
+        close = ids[(table[hidden] @ table[ids].T).topk(k).indices]
+        out = (after if start == "after" else before).clone()
+        moves = (after - before)[close]
+        if how == "there":
+            out[hidden] = after[close].mean(dim=1)
+        else:
+            out[hidden] += getattr(moves, how)(dim=1)
+        return out
+
+    return follow
+
+
+def follow_in_place(before, after, hidden, seen, k):
+    after[hidden] = following()(before, after, hidden, seen, k)[hidden]
+    return after
+
+
+def follow_by_loop(before, after, hidden, seen, k):
+    out = after.clone()
+    for word in hidden.tolist():
+        nearness = F.cosine_similarity(before[seen], before[word].unsqueeze(0))
+        best = seen[nearness.argsort(descending=True)[:k]]
+        out[word] = out[word] + (after[best] - before[best]).sum(0) / k
+    return out
+
+
+def carrying(first_moment=True, second=True, once=False, late=False, root=True, last=0, g=1.0):
+    """An answer to `carried` with these choices."""
+
+    def carried(rate, k, T):
+        m = v = far = 0.0
+        for t in range(1, T + 1 - last):
+            now = g * (t == k)
+            m, v = 0.9 * m + 0.1 * now, 0.999 * v + 0.001 * now**2
+            if v == 0 or (once and t > k):
+                continue
+            n = t - k + 1 if late else t
+            up = m / (1 - 0.9**n) if first_moment else m
+            down = v / (1 - 0.999**n) if second else v
+            far += rate * up / (down**0.5 if root else down)
+        return far
+
+    return carried
+
+
+def by_torch(rate, k, T):
+    number = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = optim.Adam([number], lr=rate, eps=1e-30)
+    for t in range(1, T + 1):
+        number.grad = torch.full_like(number, float(t == k))
+        optimizer.step()
+    return number.detach().abs()
+
+
+def by_numpy(rate, k, T):
+    t = np.arange(k, T + 1)
+    m = 0.1 * 0.9 ** (t - k) / (1 - 0.9**t)
+    v = 0.001 * 0.999 ** (t - k) / (1 - 0.999**t)
+    return (rate * m / np.sqrt(v)).sum()
+
+
+def sharing(itself=False, dot=False, order=False, everywhere=False, over="k", scale=1.0):
+    """An answer to `shared` with these choices."""
+
+    def near(table, words, k):
+        rows = table if everywhere else table[words]
+        rows = rows if dot else F.normalize(rows, dim=1)
+        scores = rows @ rows.T
+        if not itself:
+            scores.fill_diagonal_(-torch.inf)
+        found = scores.topk(k).indices
+        return found[words] if everywhere else found
+
+    def shared(one, other, words, k):
+        values = []
+        for a, b in zip(near(one, words, k), near(other, words, k), strict=True):
+            if order:
+                both = (a == b).sum().item()
+            else:
+                both = len({*a.tolist()} & {*b.tolist()})
+            values.append(both / {"k": k, "both": 2 * k - both, "one": 1}[over])
+        return scale * sum(values) / len(values)
+
+    return shared
+
+
+def shared_by_cosine(one, other, words, k):
+    total = 0
+    for i in range(len(words)):
+        best = []
+        for table in (one, other):
+            nearness = F.cosine_similarity(table[words], table[words[i]].unsqueeze(0))
+            nearness[i] = -2
+            best.append(nearness.argsort(descending=True)[:k])
+        total += torch.isin(*best).sum()
+    return total / (k * len(words))
+
+
 WRONG = {
-    "fine_tuning.together": [
-        (mean_over_all, "S times too small"),
-        (sum_over_all, "N times too large"),
-        (bias_broadcast, "does not line up"),
-        (bias_on_the_wrong_side, "not where N is S"),
-        (classes_last, "classes in dimension 1"),
-        (without_bias, "Both belong in the logits"),
-        (one_by_one, "One loss is wanted"),
-    ],
     "fine_tuning.groups": [
         (grouped({"lr": "table"}, HEAD), "AdamW decays by 0.01"),
         (grouped(NO_DECAY, {"lr": "head", "weight_decay": 0}), "no table decays by 0"),
@@ -192,33 +371,27 @@ WRONG = {
         (grouped(NO_DECAY, HEAD, frozen=True), "frozen parameter is in a group"),
         (weights_only, "no table is in no group"),
         (table_twice, "stands in two groups"),
+        (children_only, "deeper in the model"),
+        (by_type, "subclass of nn.Embedding"),
+        (thaws, "changed what is frozen"),
     ],
-    "fine_tuning.paired": [
-        (lambda a, b, t: ((b - a).mean(), t * (a - b).std() / len(a) ** 0.5), "b - a"),
-        (lambda a, b, t: ((a - b).mean(), t * (a - b).std()), "root of the number of seeds"),
-        (lambda a, b, t: ((a - b).mean(), (a - b).std() / len(a) ** 0.5), "t is missing"),
-        (lambda a, b, t: ((a - b).mean(), 1.96 * (a - b).std() / len(a) ** 0.5), "1.96"),
-        (
-            lambda a, b, t: ((a - b).mean(), t * (a - b).std(correction=0) / len(a) ** 0.5),
-            "S - 1",
-        ),
-        (
-            lambda a, b, t: ((a - b).mean(), t * ((a.var() + b.var()) / len(a)) ** 0.5),
-            "Subtract first",
-        ),
-        (lambda a, b, t: ((a - b).mean(), 2 * t * (a - b).std() / len(a) ** 0.5), "whole width"),
-        (
-            lambda a, b, t: tuple(
-                (a - b).mean() + sign * t * (a - b).std() / len(a) ** 0.5 for sign in (-1, 1)
-            ),
-            "ends of the interval",
-        ),
-        (lambda a, b, t: (a - b).mean(), "A pair is wanted"),
-        (lambda a, b, t: ((a - b).mean().abs(), t * (a - b).std() / len(a) ** 0.5), "b - a"),
+    "fine_tuning.readings": [
+        (READ | {"A": "no telling yet"}, "Is 0 in it"),
+        (READ | {"A": "within half a point"}, "0.3 to 1.5"),
+        (READ | {"B": "tuned is better"}, "luck in common"),
+        (READ | {"B": "within half a point"}, "overlap does not make"),
+        (READ | {"C": "tuned is better"}, "not other test bags"),
+        (READ | {"C": "within half a point"}, "few test bags"),
+        (READ | {"D": "no telling yet"}, "neither is by much"),
+        (READ | {"D": "frozen is better"}, "0 is in it"),
+        (READ | {"D": "no"}, "none of the four"),
+        (READ | {"D": ...}, "Still to be filled in"),
+        (READ | {"A": 3}, "none of the four"),
     ],
     "fine_tuning.partly_frozen": [
         (Masked, "gradient of zero does not stop it"),
         (Plain, "Register them as a buffer"),
+        (MaskLeftBehind, "Register `free` as a buffer"),
         (Shared, "share their memory"),
         (SharedBuffer, "share their memory"),
         (AllFrozen, "Nothing in it can learn"),
@@ -226,5 +399,54 @@ WRONG = {
         (Detached, "did not learn"),
         (WritesIntoTheTable, "writing into it writes into the table"),
         (Difference, "a difference from it"),
+        (NeedsAFreeRow, "no row is free"),
     ],
+    "fine_tuning.follow": [
+        (following(how="there"), "Add their mean"),
+        (following(how="sum"), "k times too far"),
+        (following(unit=False), "favours long rows"),
+        (following(near="after"), "which have left"),
+        (following(among="all"), "its own nearest"),
+        (following(among="rest"), "among `seen`"),
+        (following(start="before"), "as in `after`"),
+        (lambda before, after, hidden, seen, k: after.clone(), "stand where they were"),
+        (follow_in_place, "wrote into its argument"),
+        (lambda *given: following()(*given).float(), "dtype"),
+        (lambda *given: following()(*given)[given[2]], "shape"),
+    ],
+    "fine_tuning.carried": [
+        (carrying(once=True), "step k alone"),
+        (carrying(first_moment=False), r"m / \(1 - 0.9\*\*t\) is missing|1 - 0.9"),
+        (carrying(second=False), "1 - 0.999"),
+        (carrying(first_moment=False, second=False), "early means are too small"),
+        (carrying(late=True), "from the first"),
+        (carrying(root=False), "root of v|step k alone|times the rate"),
+        (carrying(last=1), "steps are 1 to T|It does move"),
+        (lambda rate, k, T: rate * T, "at every step"),
+        (lambda rate, k, T: rate, "m carries on"),
+        (lambda rate, k, T: -carrying()(rate, k, T), "without a sign"),
+        (lambda rate, k, T: carrying()(1, k, T), "Multiply by the rate"),
+        (lambda rate, k, T: 0, "It does move"),
+    ],
+    "fine_tuning.shared": [
+        (sharing(itself=True), "its own nearest"),
+        (sharing(dot=True), "long rows"),
+        (sharing(order=True), "in any order"),
+        (sharing(everywhere=True), "among `words`"),
+        (sharing(over="both"), "in either table"),
+        (sharing(over="one"), "number of neighbours|Divide by k"),
+        (sharing(scale=100), "percent"),
+        (lambda *given: 1 - sharing()(*given), "do \\*not\\* have"),
+    ],
+}
+RIGHT = {
+    "fine_tuning.groups": [a_group_each, added_later],
+    "fine_tuning.readings": [
+        {name: f" {said.upper()}." for name, said in READ.items()},
+        READ | {"E": "nothing"},
+    ],
+    "fine_tuning.partly_frozen": [Compact, Multiplied, WholeTable],
+    "fine_tuning.follow": [follow_by_loop, following()],
+    "fine_tuning.carried": [by_torch, by_numpy, carrying(g=1e-3)],
+    "fine_tuning.shared": [shared_by_cosine, lambda *given: np.float32(sharing()(*given))],
 }

@@ -1,5 +1,7 @@
 """Lesson 07: wrong answers that readers give, and a part of the hint that each should get."""
 
+import struct
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -144,7 +146,7 @@ def spoils_rows(vocabulary, words, rows):
 
 def foretold(*wrong):
     """The right dictionary, but with other answers in the places `wrong`."""
-    truths = [False, True, False, True, False, False]
+    truths = [False, True, False, False, True, False]
     return {k: t != (i in wrong) for i, (k, t) in enumerate(zip(HINTS, truths, strict=True))}
 
 
@@ -180,6 +182,187 @@ def normalises_in_place(rows, a, b, c):
     rows /= rows.norm(dim=1, keepdim=True)
     return solver()(rows, a, b, c)
 
+
+def changes_and_puts_back(vocabulary, words, rows):
+    vocabulary["spare"] = 0
+    del vocabulary["spare"]
+    return filler()(vocabulary, words, rows)
+
+
+def view_of_rows(vocabulary, words, rows):
+    """Shares memory where one row is all that is asked for."""
+    weight, missing = filler()(vocabulary, words, rows)
+    if len(vocabulary) == 1:
+        weight = torch.from_numpy(rows)
+    return weight, missing
+
+
+def for_float32_files(vocabulary, words, rows):
+    weight, missing = filler()(vocabulary, words, rows)
+    return weight.to(torch.from_numpy(rows).dtype), missing
+
+
+def by_arrays(vocabulary, words, rows):
+    """Right: one assignment, a tuple for the pair, a set of words."""
+    place = {word: i for i, word in enumerate(words)}
+    known = {w: place.get(w, place.get(w.lower())) for w in vocabulary}
+    found = {w: i for w, i in known.items() if i is not None}
+    weight = np.zeros((len(vocabulary), rows.shape[1]), np.float32)
+    weight[[vocabulary[w] for w in found]] = rows[list(found.values())]
+    return torch.from_numpy(weight), set(vocabulary) - set(found)
+
+
+def by_index(vocabulary, words, rows):
+    """Right: looks through the list, and returns a list for the pair."""
+    weight, missing = torch.zeros(len(vocabulary), rows.shape[1]), []
+    for word in sorted(vocabulary):
+        form = word if word in words else word.lower()
+        if form in words:
+            weight[vocabulary[word]] = torch.tensor(rows[words.index(form)])
+        else:
+            missing.append(np.str_(word))
+    return [weight, tuple(missing)]
+
+
+def by_slices(data):
+    """Right: cuts the rest of the file off piece by piece, and returns a tensor."""
+    header, _, rest = data.partition(b"\n")
+    V, D = map(int, header.split())
+    words, rows = [], []
+    for _ in range(V):
+        word, _, rest = rest.removeprefix(b"\n").partition(b" ")
+        words.append(word.decode("utf-8"))
+        rows.append(torch.tensor(np.frombuffer(rest[: 4 * D], "<f4").copy()))
+        rest = rest[4 * D :]
+    return words, torch.stack(rows)
+
+
+def by_struct(data):
+    """Right: numbers by struct, a list for the pair and a tuple of words."""
+    at = data.index(b"\n") + 1
+    V, D = (int(part) for part in data[:at].split())
+    words, rows = (), np.zeros((V, D), np.float32)
+    for i in range(V):
+        at += data[at] == 10
+        space = data.find(b" ", at)
+        words += (str(data[at:space], "utf-8"),)
+        rows[i] = struct.unpack_from(f"<{D}f", data, space + 1)
+        at = space + 1 + 4 * D
+    return [words, rows]
+
+
+def speller(
+    sizes=(3, 4, 5), marks=True, once=True, total=False, by="known", copy=True, blank="default"
+):
+    """A right `row_for`, but for what is said otherwise."""
+
+    def row_for(word, piece_rows, default):
+        marked = f"<{word}>" if marks else word
+        pieces = [marked[i : i + n] for n in sizes for i in range(len(marked) - n + 1)]
+        pieces = list(dict.fromkeys(pieces)) if once else pieces
+        known = [piece_rows[piece] for piece in pieces if piece in piece_rows]
+        if not known:
+            if blank == "zeros":
+                return torch.zeros_like(default)
+            return default.clone() if copy else default
+        if len(known) == 1 and not copy:
+            return known[0]
+        if total:
+            return torch.stack(known).sum(dim=0)
+        count = len(known) if by == "known" else len(pieces)
+        return (torch.stack(known).double().sum(dim=0) / count).to(default.dtype)
+
+    return row_for
+
+
+def default_in_the_mean(word, piece_rows, default):
+    marked = f"<{word}>"
+    pieces = {marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)}
+    known = [piece_rows[piece] for piece in pieces if piece in piece_rows]
+    return torch.stack([*known, default]).double().mean(dim=0).to(default.dtype)
+
+
+def default_where_one_is_missing(word, piece_rows, default):
+    marked = f"<{word}>"
+    pieces = {marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)}
+    if not pieces <= set(piece_rows):
+        return default.clone()
+    return torch.stack([piece_rows[piece] for piece in pieces]).mean(dim=0)
+
+
+def first_piece(word, piece_rows, default):
+    marked = f"<{word}>"
+    for n in (5, 4, 3):
+        for i in range(len(marked) - n + 1):
+            if marked[i : i + n] in piece_rows:
+                return piece_rows[marked[i : i + n]].clone()
+    return default.clone()
+
+
+def adds_to_default(word, piece_rows, default):
+    value = speller()(word, piece_rows, default)
+    default.add_(1).sub_(1)
+    return value
+
+
+def remembers_in_the_dictionary(word, piece_rows, default):
+    value = speller()(word, piece_rows, default)
+    piece_rows[word] = value
+    del piece_rows[word]
+    return value
+
+
+def running_mean(word, piece_rows, default):
+    """Right: adds up as it goes, a piece at a time."""
+    seen, total = [], torch.zeros(default.shape, dtype=torch.float64)
+    marked = "<" + word + ">"
+    for start in range(len(marked)):
+        for end in range(start + 3, min(start + 5, len(marked)) + 1):
+            piece = marked[start:end]
+            if piece not in seen and piece in piece_rows:
+                seen.append(piece)
+                total += piece_rows[piece]
+    return (total / len(seen) if seen else default + 0).to(default.dtype)
+
+
+def by_a_set(word, piece_rows, default):
+    """Right: sets, and indexing for the copy."""
+    m = f"<{word}>"
+    cut = {m[i:j] for i in range(len(m)) for j in range(i + 3, i + 6) if j <= len(m)}
+    known = cut & piece_rows.keys()
+    rows = [piece_rows[piece].tolist() for piece in known] or [default.tolist()]
+    return torch.tensor(rows, dtype=torch.float64).mean(dim=0).to(default.dtype)
+
+
+def in_numpy(rows, a, b, c):
+    """Right: over all rows in float64, by sorting; returns NumPy's integer."""
+    table = rows.double().numpy()
+    table = table / np.linalg.norm(table, axis=1, keepdims=True)
+    order = np.argsort(-(table @ (table[b] - table[a] + table[c])))
+    return next(i for i in order if i not in {a, b, c})
+
+
+def by_cosine_similarity(rows, a, b, c):
+    """Right: returns a tensor of one element."""
+    unit = rows.float() / rows.float().norm(dim=1, keepdim=True)
+    scores = F.cosine_similarity(unit[b] - unit[a] + unit[c], unit, dim=1)
+    return scores.index_fill(0, torch.tensor([a, b, c]), -2).argmax()
+
+
+def right_in_float32(rows, a, b, c):
+    return solver()(rows, a, b, c) if rows.dtype == torch.float32 else a
+
+
+RIGHT = {
+    "pretrained_word2vec.read": [by_slices, by_struct],
+    "pretrained_word2vec.rows_for": [by_arrays, by_index],
+    "pretrained_word2vec.foretold": [
+        {key: np.bool_(value) for key, value in foretold().items()},
+        {key: torch.tensor(value) for key, value in reversed(foretold().items())},
+    ],
+    "pretrained_word2vec.row_for": [running_mean, by_a_set, speller()],
+    "pretrained_word2vec.analogy": [in_numpy, by_cosine_similarity],
+}
 
 WRONG = {
     "pretrained_word2vec.read": [
@@ -221,17 +404,41 @@ WRONG = {
         (lambda *given: (filler()(*given)[0], 3), "list of words"),
         (lambda *given: (filler()(*given)[0], []), "Missing are 3"),
         (lambda *given: (filler()(*given)[0].numpy(), []), "should be a tensor"),
+        (changes_and_puts_back, "changed what it was given"),
+        (view_of_rows, "same memory|lower case, and got zeros"),
+        (for_float32_files, "float64"),
+        (lambda *given: (filler()(*given)[0][:, :1], filler()(*given)[1]), "shape"),
     ],
     "pretrained_word2vec.foretold": [
-        (foretold(0), "default of `freeze`"),
-        (foretold(1), "copy nothing"),
-        (foretold(2), "torch.tensor copies"),
-        (foretold(3), "float32 already"),
-        (foretold(4), "np.ones is float64"),
-        (foretold(5), "This one is given"),
+        (foretold(0), "torch.tensor copies"),
+        (foretold(1), "float32 already"),
+        (foretold(2), "other memory"),
+        (foretold(3), "has already"),
+        (foretold(4), "A new Embedding learns"),
+        (foretold(5), "np.ones is float64"),
         (foretold() | {next(iter(HINTS)): ...}, "still there"),
         (foretold() | {next(iter(HINTS)): "frozen"}, "True or False"),
+        (foretold() | {next(iter(HINTS)): 0}, "True or False"),
         ({"frozen": True}, "keys"),
+    ],
+    "pretrained_word2vec.row_for": [
+        (speller(total=True), "sum of the known rows"),
+        (speller(by="all"), "divided by all pieces"),
+        (speller(once=False), "Count each once|sum"),
+        (speller(marks=False), "no marks|shape|known pieces, and got|not the mean|one piece"),
+        (speller(sizes=(3, 4)), "five characters|should be|and got|not the mean"),
+        (speller(sizes=(3, 4, 5, 6)), "raised|six characters|not the mean"),
+        (speller(sizes=(3,)), "of three|and got|five|one piece|not the mean"),
+        (speller(copy=False), "return a copy"),
+        (speller(blank="zeros"), "should be `default`"),
+        (default_in_the_mean, "is in your mean"),
+        (default_where_one_is_missing, "got `default`"),
+        (first_piece, "one piece"),
+        (adds_to_default, "wrote into"),
+        (remembers_in_the_dictionary, "wrote into"),
+        (lambda *given: speller()(*given).double(), "dtype"),
+        (lambda *given: speller()(*given).tolist(), "should be a tensor"),
+        (lambda *given: speller()(*given).unsqueeze(0), "shape"),
     ],
     "pretrained_word2vec.analogy": [
         (solver(out=""), "do not compete"),
@@ -247,6 +454,7 @@ WRONG = {
         (by_distance, "by distance"),
         (deletes_the_inputs, "Mask the inputs"),
         (normalises_in_place, "wrote into"),
+        (right_in_float32, "Right in float32"),
         (lambda rows, a, b, c: rows[solver()(rows, a, b, c)], "number"),
         (lambda rows, a, b, c: solver()(rows, a, b, c) + 0.5, "An id from 0"),
     ],

@@ -2,29 +2,13 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 
-def paired(ids, sentence, window, near=None, border=True, both=True, key=None, once=False):
-    """Exercise 1 of lesson 06, with what wrong answers get wrong as arguments."""
-    near = near or (lambda i, j, window: 0 < abs(i - j) <= window)
-    key = key or (lambda i: int(ids[i]))
-    found = [
-        (key(i), key(j))
-        for i in range(len(ids))
-        for j in range(len(ids))
-        if near(i, j, window) and (not border or sentence[i] == sentence[j]) and (both or i < j)
-    ]
-    return torch.tensor(sorted(set(found)) if once else found).T
-
-
-def other_words(ids, sentence, window):
-    return paired(ids, sentence, window, lambda i, j, w: abs(i - j) <= w and ids[i] != ids[j])
-
-
 def errors(v, u):
-    """σ(score) − label of exercise 2."""
+    """σ(score) − label."""
     error = torch.sigmoid(torch.einsum("bd,bkd->bk", v, u))
     error[:, 0] -= 1
     return error
@@ -104,15 +88,56 @@ ROWS = {
 }
 
 
-def kept(counts, t, share=None, clamped=True, root=True, second=True):
-    """Exercise 4 of lesson 06, with its mistakes to choose from."""
-    ratio = t / (counts / counts.sum() if share is None else share(counts))
+def chance(ratio, root=True, second=True, clamped=True):
+    """√(t / f) + t / f, at most 1, with its mistakes to choose from."""
     value = root * ratio.sqrt() + second * ratio
     return value.clamp(max=1) if clamped else value
 
 
+def threshold(counts, left, share=None, weigh=True, drop=False, **mistakes):
+    """The t that leaves a share of the text, by bisection, with its mistakes to choose from."""
+    counts = counts.double()
+    of_text = counts / counts.sum()
+    f = of_text if share is None else share(counts)
+    weight = of_text if weigh else torch.full_like(counts, 1 / len(counts))
+    low, high = 0.0, 2.0 * float(counts.sum())
+    for _ in range(80):
+        t = (low + high) / 2
+        stays = float((weight * chance(t / f, **mistakes)).sum())
+        if (1 - stays if drop else stays) < left:
+            low, high = (low, t) if drop else (t, high)
+        else:
+            low, high = (t, high) if drop else (low, t)
+    return high
+
+
+def by_logarithms(counts, left):
+    """A search over powers of ten."""
+    share = counts.double() / counts.sum()
+    grid = torch.logspace(-9, 1, 4001, dtype=torch.float64)
+    stays = (share * chance(grid.unsqueeze(1) / share)).sum(dim=1)
+    return grid[(stays - left).abs().argmin()]
+
+
+def one_at_a_time(counts, left):
+    """Python's numbers alone."""
+    total, t, step = sum(counts.tolist()), 0.0, 0.5
+    for _ in range(60):
+        shares = [count / total for count in counts.tolist()]
+        rarity = [(t + step) / f for f in shares]
+        stays = sum(f * min(1.0, r**0.5 + r) for f, r in zip(shares, rarity, strict=True))
+        t += step if stays <= left else 0.0
+        step /= 2
+    return [t][0]
+
+
+def counts_written(counts, left):
+    counts.clamp_(min=1).mul_(2)
+    return threshold(counts, left)
+
+
 def shared(v, u, n, K, weight=True, true=True, drawn=True, sign=1, label=0):
-    """Exercise 5 of lesson 06, with its mistakes to choose from."""
+    """The three gradients of shared negatives, with mistakes to choose from."""
     error = torch.sigmoid((v * u).sum(dim=1, keepdim=True)) - 1
     noise = torch.sigmoid(v @ n.T) * (K / len(n) if weight else 1)
     dv = true * error * u + drawn * noise @ n
@@ -147,23 +172,98 @@ def part(index, change):
     return answer
 
 
-WRONG = {
-    "word2vec_from_scratch.pairs": [
-        (partial(paired, border=False), "cross from one sentence"),
-        (partial(paired, near=lambda i, j, w: abs(i - j) <= w), "paired with itself"),
-        (partial(paired, near=lambda i, j, w: 0 < abs(i - j) < w), "ends too early"),
-        (partial(paired, near=lambda i, j, w: 0 < abs(i - j) <= w + 1), "one place too far"),
-        (partial(paired, near=lambda i, j, w: i != j and -w <= j - i < w), "stops before"),
-        (partial(paired, both=False), "One side only"),
-        (other_words, "compare places"),
-        (partial(paired, once=True), "counts as often"),
-        (partial(paired, key=lambda i: i), "places in the text"),
-        (lambda ids, sentence, window: paired(ids, sentence, window).T, "One column for each"),
-        (lambda ids, sentence, window: paired(ids, sentence, window).tolist(), "A tensor of shape"),
-        (lambda ids, sentence, window: paired(ids, sentence, window).float(), "int64"),
-        (lambda ids, sentence, window: paired(ids, sentence, window)[:, 1:], "there are"),
-        (lambda ids, sentence, window: paired(ids.mul_(1), sentence.zero_(), window), "wrote into"),
+def row_by_row(v, u):
+    """Right, a pair at a time."""
+    of_v, of_u = torch.zeros_like(v), torch.zeros_like(u)
+    for b in range(len(v)):
+        for k in range(u.shape[1]):
+            error = torch.sigmoid(v[b] @ u[b, k]) - int(k == 0)
+            of_v[b] += error * u[b, k]
+            of_u[b, k] = error * v[b]
+    return [of_v, of_u]
+
+
+def by_products(v, u):
+    """Right, by batched products and −σ(−x) for σ(x) − 1."""
+    scores = (u @ v.unsqueeze(2)).squeeze(2)
+    error = torch.cat([-torch.sigmoid(-scores[:, :1]), torch.sigmoid(scores[:, 1:])], dim=1)
+    return (error.unsqueeze(1) @ u).squeeze(1), error.unsqueeze(2) * v.unsqueeze(1)
+
+
+def overflowing(v, u):
+    e = torch.exp(torch.einsum("bd,bkd->bk", v, u))
+    error = e / (1 + e)
+    error[:, 0] -= 1
+    return from_errors(v, u, error)
+
+
+def in_float32(v, u):
+    return tuple(g.to(v.dtype) for g in from_errors(v.float(), u.float(), errors(v, u).float()))
+
+
+def always_float32(v, u):
+    return from_errors(v.float(), u.float(), errors(v.float(), u.float()))
+
+
+def put_back(v, u):
+    v.mul_(2).div_(2)
+    return from_errors(v, u, errors(v, u))
+
+
+def autograd_left_on(v, u):
+    torch.set_grad_enabled(True)
+    return from_errors(v, u, errors(v, u))
+
+
+def drawn_only(v, u):
+    dv, du = from_errors(v, u, errors(v, u))
+    return dv - errors(v, u)[:, :1] * u[:, 0], du
+
+
+def shared_by_einsum(v, u, n, K):
+    """Right, by einsum, as a list."""
+    true = -torch.sigmoid(-torch.einsum("bd,bd->b", v, u)).unsqueeze(1)
+    noise = torch.sigmoid(torch.einsum("bd,md->bm", v, n)) * K / n.shape[0]
+    return [
+        true * u + torch.einsum("bm,md->bd", noise, n),
+        true * v,
+        torch.einsum("bm,bd->md", noise, v),
+    ]
+
+
+def shared_in_one_product(v, u, n, K):
+    """Right: the drawn words' errors are weighted last."""
+    true = torch.sigmoid((v * u).sum(1)).sub(1).unsqueeze(1)
+    noise = torch.sigmoid(n @ v.T)
+    return true * u + (noise.T @ n) * (K / len(n)), v * true, (noise @ v) * (K / len(n))
+
+
+def shared_overflowing(v, u, n, K):
+    e = torch.exp(v @ n.T)
+    noise = e / (1 + e) * (K / len(n))
+    error = torch.sigmoid((v * u).sum(dim=1, keepdim=True)) - 1
+    return error * u + noise @ n, error * v, noise.T @ v
+
+
+# Right answers of unusual make.
+RIGHT = {
+    "word2vec_from_scratch.gradients": [row_by_row, by_products, in_float32],
+    "word2vec_from_scratch.rows": [
+        ROWS | {"CBOW, softmax: second table": range(8)},
+        {name: [torch.tensor(row) for row in rows] for name, rows in ROWS.items()},
+        {name: torch.tensor(sorted(rows)) for name, rows in ROWS.items()},
+        {name: np.array([*rows, *rows]) for name, rows in ROWS.items()},
     ],
+    "word2vec_from_scratch.threshold": [
+        threshold,
+        by_logarithms,
+        one_at_a_time,
+        lambda counts, left: torch.tensor([threshold(counts, left)]),
+    ],
+    "word2vec_from_scratch.shared": [shared, shared_by_einsum, shared_in_one_product],
+}
+
+WRONG = {
     "word2vec_from_scratch.gradients": [
         (unlabelled, "label is missing"),
         (by_autograd, "Autograd is switched off"),
@@ -181,12 +281,22 @@ WRONG = {
         (lambda v, u: from_errors(v, u, errors(v, u))[0], "A pair is wanted"),
         (lambda v, u: from_errors(v, u, errors(v, u))[::-1], "shape"),
         (lambda v, u: [g.float() for g in from_errors(v, u, errors(v, u))], "float64 is wanted"),
+        (always_float32, "is wanted"),
+        (overflowing, "overflows"),
+        (put_back, "wrote into"),
+        (autograd_left_on, "left it so"),
+        (drawn_only, "true context pulls"),
+        (lambda v, u: (from_errors(v, u, -errors(v, u))[0], unlabelled(v, u)[1]), "v: the sign"),
     ],
     "word2vec_from_scratch.rows": [
         (ROWS | {"CBOW, softmax: first table": {1}}, "What goes in"),
         (ROWS | {"CBOW, softmax: first table": {0, 2, 4, 5, 7}}, "second table"),
         (ROWS | {"CBOW, softmax: first table": {1, 2, 4, 7}}, "looked up there"),
         (ROWS | {"CBOW, softmax: second table": {1}}, "which words does a softmax"),
+        (ROWS | {"CBOW, softmax: second table": {0, 2, 3, 4, 5, 6, 7}}, "below 1"),
+        (ROWS | {"CBOW, softmax: first table": set()}, "no row at all"),
+        (ROWS | {"skip-gram, sampling: first table": {1.5}}, "rows 0 to 7"),
+        (ROWS | {"skip-gram, sampling: first table": "1"}, "a set of rows"),
         (ROWS | {"CBOW, sampling: second table": {1}}, "learn that they are wrong"),
         (ROWS | {"CBOW, sampling: second table": {0, 5}}, "true word is asked"),
         (ROWS | {"CBOW, sampling: second table": {0, 2, 4, 5, 7}}, "What is guessed"),
@@ -199,17 +309,21 @@ WRONG = {
         (ROWS | {"skip-gram, sampling: first table": 1}, "a set of rows"),
         (ROWS | {"skip-gram, sampling: first table": ...}, "filled in"),
     ],
-    "word2vec_from_scratch.keep": [
-        (lambda counts, t: 1 - kept(counts, t), "being dropped"),
-        (partial(kept, clamped=False), "clamp"),
-        (partial(kept, share=lambda counts: counts), "Those are counts"),
-        (partial(kept, share=lambda counts: counts / counts.max()), "most frequent one"),
-        (partial(kept, second=False), "second term"),
-        (partial(kept, root=False), "root's term"),
-        (lambda counts, t: kept(counts, t) * counts, "how many are kept"),
-        (lambda counts, t: kept(counts, t).round().long(), "no whole numbers"),
-        (lambda counts, t: kept(counts, t).tolist(), "A tensor is wanted"),
-        (lambda counts, t: kept(counts, t).mean(), "One probability for each"),
+    "word2vec_from_scratch.threshold": [
+        (lambda counts, left: threshold(counts, 1 - left), "drops the share"),
+        (partial(threshold, drop=True), "drops the share"),
+        (partial(threshold, clamped=False), "clamp"),
+        (partial(threshold, second=False), "second term"),
+        (partial(threshold, root=False), "root's term"),
+        (partial(threshold, share=lambda counts: counts), "Those are counts"),
+        (partial(threshold, share=lambda counts: counts / counts.max()), "most frequent word"),
+        (partial(threshold, weigh=False), "Weigh each word"),
+        (lambda counts, left: 2 * threshold(counts, left), "of the text stays"),
+        (lambda counts, left: 0.001, "of the text stays"),
+        (lambda counts, left: -threshold(counts, left), "above zero"),
+        (lambda counts, left: chance(left / (counts / counts.sum())), "should be a number"),
+        (lambda counts, left: print(left), "return"),
+        (counts_written, "wrote into"),
     ],
     "word2vec_from_scratch.shared": [
         (shared_by_autograd, "Autograd is switched off"),
@@ -223,5 +337,10 @@ WRONG = {
         (part(1, lambda v, u, n, K, du: du * 2), "gradient of u is not it"),
         (one_by_one, "A matrix product sums"),
         (lambda v, u, n, K: shared(v, u, n, K)[:2], "Three gradients"),
+        (shared_overflowing, "overflows"),
+        (part(1, lambda v, u, n, K, du: du / v * u), "not by its own"),
+        (lambda v, u, n, K: [g.float() for g in shared(v, u, n, K)], "float64 is wanted"),
+        (lambda v, u, n, K: shared(v, u, n, 1), "K is missing"),
+        (lambda v, u, n, K: shared(v.mul_(2).div_(2), u, n, K), "wrote into"),
     ],
 }
