@@ -143,8 +143,8 @@ def train(
 
     Raises:
         torch.OutOfMemoryError: the table does not fit on the device.
-        RuntimeError: the rows of two batches do not fit in the cache, or the bytes that crossed
-            are not those of the formula.
+        RuntimeError: the rows of a batch do not fit in the cache, or the bytes that crossed are
+            not those of the formula.
     """
     meter, model = Meter(), Model(p, device)
     table = table_for(variant, p, host, device, meter)
