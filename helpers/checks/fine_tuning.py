@@ -232,11 +232,13 @@ def partly_frozen(answer):
     ways = [(optim.SGD, {"momentum": 0.9}), (optim.AdamW, {"weight_decay": 0.1}), (optim.Adam, {})]
     for rows, free in _cases():
         for kind, options in ways:
-            _judge_frozen(answer, rows, free, kind, options)
+            module, now = _judge_frozen(answer, rows, free, kind, options)
+        _judge_travel(answer, module, now, free)  # of what learned as it should
     return "Out of the optimizer's reach, and on board wherever the module goes."
 
 
-def _judge_frozen(answer, rows: Tensor, free: Tensor, kind, options) -> None:
+def _judge_frozen(answer, rows: Tensor, free: Tensor, kind, options) -> tuple[nn.Module, Tensor]:
+    """A trained module of this answer's, and its rows; `Wrong` where it learned otherwise."""
     V, D = rows.shape
     given, mask = rows.clone(), free.clone()
     none = {} if free.any() else {"": "Here no row is free. Your module should still look up."}
@@ -279,7 +281,7 @@ def _judge_frozen(answer, rows: Tensor, free: Tensor, kind, options) -> None:
             "The free rows learn otherwise than in nn.Embedding. Do repeats add up? Does "
             "weight decay see the row itself, not a difference from it?"
         )
-    _judge_travel(answer, module, now, free)
+    return module, now
 
 
 def _said(options) -> str:
