@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
 )
 
 from .crossing import CPU
-from .table import LookUp, OffloadedEmbedding, among
+from .table import LookUp, OffloadedEmbedding, among, writes
 
 # These change no row but those of a sparse gradient, unless momentum is asked for. (Weight decay
 # would too, and goes with dense gradients only.)
@@ -210,14 +210,14 @@ class _Waiting:
         self.found: LookUp | None = None
         self.written: list[Tensor | None] = []  # the rows of each write since, None for all
         # On the host the numbers tell whether ids are these; elsewhere that would take a wait.
-        self.version = 0 if ids.is_inference() else ids._version
+        self.writes = writes(ids)
         self.numbers = ids.clone() if ids.device == CPU else None
         journal.open(self)
 
     def _as_they_were(self, ids: Tensor) -> bool:
         if self.numbers is not None:
             return torch.equal(ids.reshape(-1).long(), self.numbers.reshape(-1).long())
-        return ids.is_inference() or ids._version == self.version
+        return writes(ids) == self.writes
 
     def unwritten(self) -> None:
         """RuntimeError if somebody wrote to the ids before their batch was handed out."""

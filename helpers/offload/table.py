@@ -230,7 +230,7 @@ class OffloadedEmbedding(nn.Embedding):
         if weight is not self._watched[0]:
             self._watched = (weight,)  # a tuple, or nn.Module would take it for a parameter
             self._changes += 1
-        return self._changes, 0 if weight.is_inference() else weight._version
+        return self._changes, writes(weight)
 
     def _forget_watch(self) -> None:
         self._ahead: list = []  # what Prefetchers have ready
@@ -332,6 +332,11 @@ def check(weight: Tensor, smallest: Tensor, largest: Tensor) -> None:
     """nn.Embedding's error where one of these two ids, on the host, is out of range."""
     if smallest.item() < 0 or largest.item() >= len(weight):
         F.embedding(torch.stack((smallest, largest)), weight.detach())
+
+
+def writes(tensor: Tensor) -> int:
+    """How often a tensor was written in place. (In inference mode nobody counts.)"""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def among(distinct: Tensor, rows: list[Tensor], V: int) -> Tensor:
