@@ -16,7 +16,7 @@ the same expected gradient. It takes one pair of words at a time and draws negat
 
 So a row is fetched once for a few dozen scores, and nearly all arithmetic is matrix products. The
 price: a word's gradients come in bursts, of all centres of a block at once, which plain SGD with a
-usual learning rate does not survive. So each number's move is limited, by `largest`.
+learning rate of 0.05 did not survive. So each number's move is limited, by `largest`.
 
 Sharing negatives among pairs, to this end, is from Ji et al. 2016, "Parallelizing Word2Vec in
 Shared and Distributed Memory".
@@ -205,7 +205,8 @@ def train(
         sentences: lists of words, or what `read` made of them; then `min_count` is not used.
         vector_size: D, the numbers in a row.
         largest: the limit of a number's move. Choose it with `alpha` and `epochs`: on two million
-            words 0.0125 did better in five epochs and 0.05 in ten. With no limit it diverges.
+            words 0.0125 did better in five epochs and 0.05 in ten. With no limit it diverged at
+            alpha 0.05.
         seed: the same seed gives the same vectors on the same machine. PyTorch's global random
             numbers are neither used nor changed.
         progress: whether to show a bar. Default: where training takes more than a second. Never

@@ -1,5 +1,7 @@
 """Checks of lesson 07 and its side lessons: rows for words, from_pretrained, files, analogies."""
 
+import unicodedata
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ def _files() -> list[tuple[list[str], np.ndarray, bytes]]:
         return fresh.integers(33, 127, (V, 4 * D), dtype=np.uint8).view("<f4")
 
     many = [f"word{i}" for i in range(between(40, 300))]
-    plain, foreign = ["the", "of", "row", "x1"], ["Zürich", "naïve", "東京", "the", "c++"]
+    plain, foreign = ["the", "of", "row", "x1"], ["Zürich", "\u00a0m²", "東京", "the", "c++"]
     D = between(3, 8)
     odd = numbers(5, D)
     # newlines and spaces, also at both ends of a row; a row of them looks like empty words
@@ -44,8 +46,8 @@ def _files() -> list[tuple[list[str], np.ndarray, bytes]]:
 
 
 READING = {
-    "codec can't decode": "Bytes of numbers were taken for a word. Is each hop 4 · D bytes, and "
-    "the D that of the header?",
+    "codec can't decode": "Bytes of numbers were taken for a word. Is each hop 4 · D bytes from "
+    "the byte after the space, and the D that of the header?",
     "not found": "A space or a newline was looked for where there is none. Is each hop 4 · D "
     "bytes, from the byte after the space? Or did you go on past the last of the V records? A "
     "newline may follow it.",
@@ -80,8 +82,17 @@ def _judge_words(mine: list, words: list[str], end: bytes) -> None:
         raise Wrong(f"Words are strings; the first of yours is {describe(mine[0])}.")
     if [word.lstrip("\n") for word in mine] == words:
         raise Wrong("A word of yours begins with a newline. It ends the record before.")
-    if [word.strip() for word in mine] == words:
+    if [word.strip(" ") for word in mine] == words:
         raise Wrong("A word of yours ends in a space, or begins with one.")
+    if mine == [word.strip() for word in words]:
+        raise Wrong("`.strip()` takes more than spaces and newlines: the word '\\xa0m²' "
+                    "begins with U+00A0. A word is every byte up to b' '.")  # fmt: skip
+    if mine == [unicodedata.normalize("NFKC", word) for word in words]:
+        raise Wrong("Letters were replaced by others that look alike. Decode, and change nothing.")
+    pairs = list(zip(mine[1:], words[1:], strict=True))
+    if pairs and all(m.endswith(w) and len(m) == len(w) + 1 for m, w in pairs):
+        raise Wrong("From the second on your words begin one byte too early. The 4 · D bytes are "
+                    "counted from the byte after the space, not from the space.")  # fmt: skip
     others = "latin-1", "cp1252"
     if mine in ([w.encode().decode(code, "replace") for w in words] for code in others):
         raise Wrong("é and 東 take more than one byte. Decode a word as a whole, as UTF-8.")
@@ -154,6 +165,7 @@ def _second_chance(
     """
     fresh = np.random.default_rng()
     words = ["the", "iphone", "The", "zürich", "US", "NATO", "paris", "nil", "of"]
+    words += ["Oslo", "maß"]
     words += [f"filler{i}" for i in range(between(0, 9))]
     fresh.shuffle(words)
     words.sort(key=lambda word: word != first)
@@ -161,6 +173,7 @@ def _second_chance(
     rows[words.index("nil")] = 0  # a row of zeros that the file has
     source = {"The": "The", "the": "the", "iPhone": "iphone", "Zürich": "zürich", "NATO": "NATO"}
     source |= {"us": None, "wug": None, "PARIS": "paris", "nil": "nil", "Wug": None}
+    source |= {"oslo": None, "Maß": "maß"}
     names = list(source)
     fresh.shuffle(names)
     vocabulary = _Watched(zip(names, fresh.permutation(len(names)).tolist(), strict=True))
@@ -172,13 +185,17 @@ def _second_chance(
 
 
 def _ends() -> list[tuple[_Watched, list[str], np.ndarray, torch.Tensor, list[str]]]:
-    """The ends of the range: one word and one number, no word found, all of them found."""
+    """The ends of the range: one word and one number, no word found, not even one in the file."""
     row = np.random.default_rng().standard_normal((1, 1))
     nothing = torch.zeros(2, 1, dtype=torch.float64)
     return [
         (_Watched({"The": 0}), ["the"], row, torch.from_numpy(row), []),
         (_Watched({"b": 1, "a": 0}), ["c"], row, nothing, ["a", "b"]),
+        (_Watched({"b": 1, "a": 0}), [], np.zeros((0, 3)), nothing.expand(2, 3), ["a", "b"]),
     ]
+
+
+LOST = "us", "wug", "Wug", "oslo"
 
 
 @exercise
@@ -190,7 +207,11 @@ def rows_for(answer):
     cases += [(np.float32, _second_chance("iphone", between(2, 9)))]
     cases += [(np.float16, _second_chance("of", 1))]
     cases += [(np.float32, case) for case in _ends()]
-    hints = {f"'{word}'": "A word is in neither form in the file." for word in ("us", "wug", "Wug")}
+    hints = {f"'{word}'": "A word is in neither form in the file." for word in LOST}
+    hints["out of bounds for axis 0 with size 0"] = (
+        "The file may have none of the words. `rows` then has shape (0, D), and no first row: D "
+        "stands in its shape."
+    )
     hints["must match the existing size"] = (
         "So many rows do not fit. Do you put the file's rows in the file's order? Each goes to its "
         "word's id."
@@ -201,7 +222,8 @@ def rows_for(answer):
         given = _Watched(vocabulary), list(words), rows.copy()
         found = call(answer, *given, hints=hints)
         changed = given[0] != vocabulary or given[1] != words
-        if changed or given[0].written or not np.array_equal(given[2], rows):
+        changed = changed or given[0].written or not given[2].flags.writeable
+        if changed or not np.array_equal(given[2], rows):
             raise Wrong("Your function changed what it was given. Work on copies.")
         if not (isinstance(found, tuple | list) and len(found) == 2):
             raise Wrong(f"A pair is wanted, rows and the words left, not {describe(found)}.")
@@ -209,9 +231,14 @@ def rows_for(answer):
         if isinstance(weight, torch.Tensor) and weight.dtype in (torch.float64, torch.float16):
             raise Wrong(f"{str(weight.dtype)[6:]}: rows were, or you made it so. The table should "
                         "be float32, whatever the file's dtype.")  # fmt: skip
+        if len(rows) != len(truth) and np.shape(weight) == rows.shape:
+            raise Wrong("These are as many rows as the file has. One for each word of the "
+                        "vocabulary is wanted, at its id.")  # fmt: skip
         if not same(weight, truth, "The first of the pair"):
             _judge_order(weight.detach(), truth, vocabulary, words, rows)
-        with torch.no_grad():
+        if weight[[vocabulary[word] for word in lost]].any():
+            raise Wrong("A word without a row should get zeros, not small numbers.")
+        with torch.inference_mode():  # which may write into an answer from inference mode, too
             weight += 1
         if not np.array_equal(given[2], rows):
             raise Wrong("Writing into your tensor changes `rows`: both lie in the same memory.")
@@ -246,6 +273,11 @@ def _judge_order(weight, truth, vocabulary, words, rows) -> None:
         raise Wrong(f"'iPhone' is in the file in lower case, and got zeros.{zero}")
     if says("us", "US"):
         raise Wrong("'us' got the row of 'US'. Lower the vocabulary's word, not the file's.")
+    if says("oslo", "Oslo"):
+        raise Wrong("'oslo' got the row of 'Oslo'. Two forms count: as written and in lower case.")
+    if says("Maß", None):
+        raise Wrong("'Maß' is in the file as 'maß', and got zeros. `.lower()` is meant: "
+                    "`.casefold()` makes 'mass' of it.")  # fmt: skip
     if not (says("wug", None) and says("us", None)):
         raise Wrong("A word that the file has in neither form should get zeros.")
     wrong = next(w for w, i in vocabulary.items() if not close(weight[i], truth[i]))
@@ -352,7 +384,7 @@ def _pieces(word: str, sizes=(3, 4, 5), marks: str = "<>") -> list[str]:
 def _spelling_cases() -> list[tuple[str, dict[str, torch.Tensor], torch.Tensor]]:
     """Words, dictionaries of pieces and defaults: repeats, one known piece, none, odd sizes."""
     cases = []
-    names = ["banana", "naïveté", "nanana", "row", "of", "x"]
+    names = ["banana", "naïveté", "nanana", "NumPy", "row", "of", "x"]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         D = between(2, 9)
         for word in names if dtype == torch.float32 else names[:2]:
@@ -361,7 +393,8 @@ def _spelling_cases() -> list[tuple[str, dict[str, torch.Tensor], torch.Tensor]]
             some = [own[i] for i in torch.randperm(len(own))[: between(1, len(own))].tolist()]
             if word in ("banana", "nanana"):
                 some = list({*some, "ana", "nan", own[0]})
-            no_pieces = _pieces(word, (1, 2, 6, 7)) + _pieces(word, marks="")
+            no_pieces = _pieces(word, (1, 2, 6, 7, 8)) + _pieces(word, marks="")
+            no_pieces += [f"<{word}>", *_pieces(word.lower())]
             other += [piece for piece in no_pieces if piece not in own]
             rows = {piece: torch.randn(D, dtype=dtype) for piece in [*some, *other]}
             cases.append((word, rows, torch.randn(D, dtype=dtype)))
@@ -393,7 +426,9 @@ def row_for(answer):
         if any(part._version for part in (given_default, *given.values())):
             raise Wrong("Your function wrote into what it was given.")
         truth = _spelled(word, rows, default, list(dict.fromkeys(_pieces(word))))
-        if not same(value, truth, "The row"):
+        # bfloat16: a sum that is rounded at each step is right too
+        rough = dict.fromkeys(["rtol", "atol"], 3e-2 if truth.dtype == torch.bfloat16 else 0)
+        if not (same(value, truth, "The row") or torch.allclose(value.detach(), truth, **rough)):
             _judge_spelling(value, truth, word, rows, default)
         value.detach().add_(1)
         if not torch.equal(given_default, default):
@@ -424,6 +459,15 @@ def _judge_spelling(value, truth, word, rows, default) -> None:
          "only pieces of three characters are in it; four and five count too."),
         (_spelled(word, rows, default, _pieces(word, (3, 4, 5, 6))).double(),
          "pieces of six characters are in it. Does the range go one too far?"),
+        (_spelled(word, rows, default, _pieces(word, range(3, 9))).double(),
+         "pieces of six and more characters are in it. Three, four and five count."),
+        (_spelled(word, rows, default, [*pieces, *{f"<{word}>"}.difference(pieces)]).double(),
+         "the whole word counts as a piece (fastText does so). Only three to five characters do."),
+        (_spelled(word, rows, default, list(dict.fromkeys(_pieces(word.lower())))).double(),
+         "pieces of the word in lower case. Cut it as it is written."),
+        ((scaled + (len(pieces) - len(known)) * default.double()) / len(pieces),
+         "`default` stands in for each piece without a row. Leave those out; `default` is for a "
+         "word without any known piece."),
         (torch.zeros_like(truth).double(), "the row is all zeros."),
     ]  # fmt: skip
     error = 5e-2 if truth.dtype == torch.bfloat16 else 1e-4
@@ -483,6 +527,8 @@ def _answers(rows: torch.Tensor, a: int, b: int, c: int) -> dict[str, int]:
         "Ids shift when rows are taken out. Mask the inputs instead of deleting them.": (
             right - sum(i < right for i in (a, b, c))
         ),
+        "c competes in yours. None of the three inputs does.": best(query, unit, a, b),
+        "a competes in yours. None of the three inputs does.": best(query, unit, b, c),
     }
 
 
@@ -493,7 +539,7 @@ def _table(below_zero: bool, margin: float = 0.01) -> tuple[torch.Tensor, int, i
     `margin` is by how much the right row is ahead.
     """
     while True:
-        V, D = between(24, 36), between(4, 5)
+        V, D = between(26, 36), between(4, 5)
         rows = F.normalize(torch.randn(V, D)) * torch.empty(V, 1).uniform_(0.2, 5)
         a, b, c = torch.randperm(V)[:3].tolist()
         unit = F.normalize(rows)
@@ -505,17 +551,20 @@ def _table(below_zero: bool, margin: float = 0.01) -> tuple[torch.Tensor, int, i
         right, *wrong = _answers(rows, a, b, c).values()
         scores[[a, b, c]] = -torch.inf
         first, second = scores.topk(2).values
-        shown = wrong[8:9] if below_zero else wrong[:8] + wrong[9:]
+        shown = wrong[8:9] if below_zero else wrong[:8] + wrong[9:11]
         if right not in shown and first - second > margin:
             return rows, a, b, c
 
 
 def _opposed() -> tuple[torch.Tensor, int, int, int]:
-    """Four rows: the only candidate is far on the other side, below -1 from a query not scaled."""
+    """Four rows: the only candidate is far on the other side, below -1 from a query not scaled.
+
+    Of the inputs even a is nearer than it.
+    """
     e, across = F.normalize(torch.randn(2, 4))
     across = F.normalize(across - across @ e * e, dim=0)
-    rows = torch.stack([-e, e, e, -0.9 * e + 0.19**0.5 * across])
-    return (rows + 0.02 * torch.randn(4, 4)) * torch.empty(4, 1).uniform_(0.2, 5), 0, 1, 2
+    rows = torch.stack([e, e, -0.9 * e + 0.19**0.5 * across, -e])
+    return (rows + 0.02 * torch.randn(4, 4)) * torch.empty(4, 1).uniform_(0.2, 5), 2, 1, 0
 
 
 def _tables() -> list[tuple[torch.Tensor, int, int, int]]:
@@ -523,21 +572,46 @@ def _tables() -> list[tuple[torch.Tensor, int, int, int]]:
     while True:
         tables = [_table(below_zero) for below_zero in (False, False, False, False, True)]
         tables.append(_opposed())
-        if len(set(zip(*(_answers(*t).values() for t in tables), strict=True))) == 12:
+        if len(set(zip(*(_answers(*t).values() for t in tables), strict=True))) == 14:
             return tables
+
+
+def _padded(rows: torch.Tensor, a: int, b: int, c: int) -> int:
+    """The answer of somebody who adds 0.01 to the lengths before dividing by them."""
+    padded = rows / (rows.norm(dim=1, keepdim=True) + 1e-2)
+    scores = padded @ (padded[b] - padded[a] + padded[c])
+    scores[[a, b, c]] = -torch.inf
+    return scores.argmax().item()
+
+
+def _short() -> tuple[torch.Tensor, int, int, int]:
+    """Short rows, on which whoever adds 0.01 to the lengths is wrong."""
+    while True:
+        rows, a, b, c = _table(False)
+        rows = 5e-3 * rows
+        if _padded(rows, a, b, c) != _answers(rows, a, b, c)[""]:
+            return rows, a, b, c
+
+
+FEW = {"list index out of range": "You looked at so few of the nearest that all were inputs. Mask "
+       "the inputs, or look at one more."}  # fmt: skip
 
 
 @exercise
 def analogy(answer):
     """A function (rows, a, b, c) -> the id d with a : b = c : d by the usual rule."""
-    said, known = [], []
+    said, known, padded = [], [], []
     for rows, a, b, c in _tables():
-        value = number(call(answer, rows, a, b, c), "The id")
+        padded.append(_padded(rows, a, b, c))
+        value = number(call(answer, rows, a, b, c, hints=FEW), "The id")
         if value != int(value) or not 0 <= value < len(rows):
             raise Wrong(f"An id from 0 to {len(rows) - 1} is wanted, not {describe(value)}.")
         said.append(int(value))
         known.append(_answers(rows, a, b, c))
     if said == [answers[""] for answers in known]:
+        rows, a, b, c = _short()
+        if number(call(answer, rows, a, b, c), "The id") != _answers(rows, a, b, c)[""]:
+            raise Wrong("Right, but where rows are short. Do you add to the lengths?")
         for dtype in (torch.float64, torch.bfloat16):
             rows, a, b, c = _table(False, margin=0.08)
             found = number(call(answer, rows.to(dtype), a, b, c), "The id")
@@ -547,6 +621,8 @@ def analogy(answer):
     for hint in list(known[0])[1:]:
         if said == [answers[hint] for answers in known]:
             raise Wrong(hint)
+    if said == padded:
+        raise Wrong("A number is added to the lengths, and short rows come out too short.")
     if said[:4] == [answers[""] for answers in known[:4]]:
         raise Wrong(
             "Wrong where all other words point away. With what do you mask the inputs? -1 is low "

@@ -18,6 +18,7 @@ from helpers.checks import (
     exercise,
     filled,
     number,
+    recognise,
     same,
 )
 
@@ -30,10 +31,10 @@ def _loss(v: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(scores, labels, reduction="sum")
 
 
-def _alike(value: object, truth: torch.Tensor, what: str) -> bool:
-    """As `same`, with room for the rounding of coarse dtypes, where sums cancel."""
+def _alike(value: object, truth: torch.Tensor, what: str, size: float = 1) -> bool:
+    """As `same`, with room for rounding where sums cancel: of coarse dtypes, of rows of `size`."""
     right = same(value, truth, what)
-    if truth.dtype in COARSE:
+    if truth.dtype in COARSE or size > 1:
         return bool((value.double() - truth.double()).abs().le(0.1).all())
     return right
 
@@ -62,7 +63,7 @@ def gradients(answer):
         (3, 0, 4, torch.float64, 1),  # nothing drawn
         (0, 5, 4, torch.float32, 1),  # an empty batch
         (3, 2, 4, torch.bfloat16, 0.5),
-        (6, 4, 6, torch.float32, 30),  # scores of some thousands
+        (6, 4, 6, torch.float64, 30),  # scores of some thousands
     ]
     for B, K, D, dtype, size in cases:
         v = (size * torch.randn(B, D)).to(dtype).requires_grad_()
@@ -72,7 +73,7 @@ def gradients(answer):
         if not (isinstance(found, tuple | list) and len(found) == 2):
             raise Wrong(f"A pair is wanted, the gradients of v and of u, not {describe(found)}.")
         names = ("The gradient of v", "The gradient of u")
-        right = [_alike(f, t, n) for f, t, n in zip(found, truth, names, strict=True)]
+        right = [_alike(f, t, n, size) for f, t, n in zip(found, truth, names, strict=True)]
         if all(right):
             continue
         if size > 1:
@@ -94,7 +95,22 @@ def _recognise_gradients(found, right, v: torch.Tensor, u: torch.Tensor) -> None
     def both(error):
         return torch.einsum("bk,bkd->bd", error, u), torch.einsum("bk,bd->bkd", error, v)
 
+    losses = torch.where(labels == 1, -F.logsigmoid(scores), -F.logsigmoid(-scores))
     known = [
+        (losses, "That is the loss times the other's row. Its derivative by the score is wanted."),
+        (sigma - 1, "σ − 1 is the true pair's error. The label of a drawn word is 0."),
+        (
+            torch.where(labels == 1, -wrong, wrong),
+            "The true pair's sign is turned: the derivative of −log σ(s) is σ(s) − 1, below zero.",
+        ),
+        (
+            torch.where(labels == 1, wrong, 1 - sigma),
+            "A drawn word's error is not σ(−s): the derivative of −log σ(−s) is σ(s).",
+        ),
+        (
+            torch.where(labels == 1, wrong, sigma - 1),
+            "A drawn word's label is 0: its error is σ(s).",
+        ),
         (sigma, "The label is missing: the error is σ(score) − label."),
         (-wrong, "The sign is turned. A gradient points uphill: σ − label."),
         (wrong / len(v), "That is the gradient of the mean over the batch. The loss is a sum."),
@@ -134,7 +150,9 @@ def _recognise_gradients(found, right, v: torch.Tensor, u: torch.Tensor) -> None
             if not ok and close(found_part, both(error)[part]):
                 raise Wrong(f"{name}: {hint[0].lower()}{hint[1:]}" if hint[0] != "σ" else hint)
     part = "u" if right[0] else "v"
-    raise Wrong(f"The gradient of {part} is not it. It is σ − label times the other's row.")
+    raise Wrong(
+        f"The gradient of {part} is not it. Compare with autograd for one pair: B = 1, K = 1."
+    )
 
 
 CONTEXTS, CENTRE, DRAWN = [4, 7, 7, 2], 1, [5, 0, 5]
@@ -144,22 +162,19 @@ def _who_learns() -> dict[str, set[int]]:
     """The answers of `rows`, asked of autograd."""
     contexts, drawn = torch.tensor(CONTEXTS), torch.tensor(DRAWN)
     truth = {}
-    for name in ("CBOW, softmax", "CBOW, sampling", "skip-gram, sampling"):
+    for name in ("CBOW, softmax", "skip-gram, sampling"):
         first, second = nn.Embedding(8, 6), nn.Embedding(8, 6)
         if name.startswith("CBOW"):
-            v, targets = first(contexts).mean(dim=0, keepdim=True), torch.tensor([CENTRE])
+            v = first(contexts).mean(dim=0, keepdim=True)
+            loss = F.cross_entropy(v @ second.weight.T, torch.tensor([CENTRE]))
         else:
-            v, targets = first(torch.tensor([CENTRE] * 4)), contexts
-        if name.endswith("softmax"):
-            loss = F.cross_entropy(v @ second.weight.T, targets)
-        else:
-            asked = torch.cat([targets.unsqueeze(1), drawn.expand(len(targets), 3)], dim=1)
+            v = first(torch.tensor([CENTRE] * 4))
+            asked = torch.cat([contexts.unsqueeze(1), drawn.expand(len(contexts), 3)], dim=1)
             loss = _loss(v, second(asked))
         loss.backward()
         for table, which in ((first, "first"), (second, "second")):
             learned = table.weight.grad.any(dim=1).nonzero().flatten().tolist()
             truth[f"{name}: {which} table"] = set(learned)
-    del truth["CBOW, sampling: first table"]  # the same as with a softmax
     return truth
 
 
@@ -183,24 +198,26 @@ def rows(answer):
         contexts, centre, drawn = set(CONTEXTS), {CENTRE}, set(DRAWN)
         if "softmax: second" in name:
             if said == right - centre:
-                raise Wrong(f"{name}: the true word's score is below 1, so its row learns too.")
+                raise Wrong(
+                    f"{name}: the true word's probability is below 1, so its row learns too."
+                )
             raise Wrong(f"{name}: which words does a softmax give a score?")
         if "first" in name:
-            if said & drawn:
+            if "sampling" in name and said & drawn:
                 raise Wrong(f"{name}: drawn words are looked up in the second table.")
             if said == (centre if "CBOW" in name else contexts):
                 raise Wrong(f"{name}: that is what is guessed. What goes in?")
             raise Wrong(f"{name}: the rows that were looked up there, and no others.")
-        if said == right - drawn:
+        if said == contexts:
             raise Wrong(f"{name}: the drawn words are scored too, and learn that they are wrong.")
         if said == drawn:
             raise Wrong(f"{name}: the true word is asked for as well.")
-        if said == (contexts if "CBOW" in name else centre) | drawn:
+        if said == centre | drawn:
             raise Wrong(f"{name}: that is what goes in. What is guessed?")
-        if said - right == (contexts if "CBOW" in name else centre) - right and said > right:
+        if said == right | centre:
             raise Wrong(f"{name}: what goes in is looked up in the other table.")
         raise Wrong(f"{name}: the true words and the drawn ones, in the table that is scored.")
-    return "In go rows of one table, scored are rows of the other."
+    return "One table learns in the rows that went in, the other in those that were scored."
 
 
 def _share_left(counts: torch.Tensor, t: float) -> torch.Tensor:
@@ -208,6 +225,27 @@ def _share_left(counts: torch.Tensor, t: float) -> torch.Tensor:
     share = counts.double() / counts.sum()
     ratio = t / share
     return (share * (ratio.sqrt() + ratio).clamp(max=1)).sum()
+
+
+def _search(answer, counts: torch.Tensor, left: float, t: float) -> None:
+    """`Wrong` with the hint that fits a search that ended at t, the wrong place."""
+    stays = float(_share_left(counts, t))
+    if not 1e-4 < stays < 0.9999:
+        raise Wrong(
+            f"With your t, {t:.3g}, {'everything' if stays > 0.5 else 'nothing'} stays: the search "
+            "went to an end of its range. A larger t keeps more; is a comparison turned?"
+        )
+    nearby, far = (float(number(call(answer, counts, left * by), "t")) for by in (0.992, 0.3))
+    if stays < left and t == nearby != far:
+        raise Wrong(
+            f"The search stopped at {t:.3g}, the upper end of its range, where too little stays. "
+            "Begin with a wider one."
+        )
+    if t.as_integer_ratio()[1] <= 2**16:  # as halving the range a few times leaves it
+        raise Wrong(
+            f"The search stopped at {t:.3g}, with {stays:.1%} in place of {left:.0%}: too few "
+            "steps. Frequent words need a small t, to many digits."
+        )
 
 
 @exercise
@@ -219,7 +257,7 @@ def threshold(answer):
         ((between(200_000, 900_000) / rank).ceil().long(), between(30, 44) / 100),
         ((between(20_000, 90_000) / rank[:40]).ceil().long(), between(70, 85) / 100),
         (torch.randint(5, 100_000, (between(20, 60),)), between(20, 90) / 100),
-        (torch.tensor([between(5, 900)]), between(20, 90) / 100),  # one word
+        (torch.tensor([between(5, 900)]), between(95, 98) / 100),  # one word: t is largest here
         (torch.full((between(3, 9),), between(5, 900)), between(20, 90) / 100),
         (torch.tensor([90_000, 60_000, 1, 1, 1]), between(5, 9) / 100),
         ((between(2, 9) * 10**8 / rank).ceil().long(), 0.6),  # the sum is beyond int32
@@ -239,25 +277,44 @@ def threshold(answer):
         both = ratio.sqrt() + ratio
         part = t / counts.double()
         largest = t * counts.max() / counts.double()
-        if near(1 - _share_left(counts, t)):
-            raise Wrong("That t drops the share that should stay.")
-        if near((share * both).sum()):
-            raise Wrong("A probability above 1 was counted. Rare words are all kept: clamp.")
-        if near((share * ratio.sqrt().clamp(max=1)).sum()):
-            raise Wrong("That is the paper's formula. The program has a second term, t / f.")
-        if near((share * ratio.clamp(max=1)).sum()):
-            raise Wrong("The root's term is missing: √(t / f) + t / f.")
-        if near((share * (part.sqrt() + part).clamp(max=1)).sum()):
-            raise Wrong("Those are counts. f is the word's share of the whole text.")
-        if near((share * (largest.sqrt() + largest).clamp(max=1)).sum()):
-            raise Wrong("f is the share of the whole text, not of the most frequent word.")
-        if near(both.clamp(max=1).mean()):
-            raise Wrong(
+        known = [
+            (1 - _share_left(counts, t), "That t drops the share that should stay."),
+            (
+                (share * both).sum(),
+                "A probability above 1 was counted. Rare words are all kept: clamp.",
+            ),
+            (
+                (share * ratio.sqrt().clamp(max=1)).sum(),
+                "That is the paper's formula. The program has a second term, t / f.",
+            ),
+            (
+                (share * ratio.clamp(max=1)).sum(),
+                "The root's term is missing: √(t / f) + t / f.",
+            ),
+            (
+                (share * (part.sqrt() + part).clamp(max=1)).sum(),
+                "Those are counts. f is the word's share of the whole text.",
+            ),
+            (
+                (share * (largest.sqrt() + largest).clamp(max=1)).sum(),
+                "f is the share of the whole text, not of the most frequent word.",
+            ),
+            (
+                both.clamp(max=1).mean(),
                 "That share of the vocabulary stays, each word counted once. Weigh each word's "
-                "probability by its share of the text."
-            )
-        if near(float((both >= 1).double().mean())):
-            raise Wrong("Words that are thinned stay in part. Count what is left of them as well.")
+                "probability by its share of the text.",
+            ),
+        ]
+        recognise(left, known, near=lambda left, found: abs(float(found) - left) <= 1e-4 * left)
+        # The words kept whole make stairs, and t stands where they cross `left`.
+        below, above = (((by * ratio).sqrt() + by * ratio >= 1).double() for by in (0.999, 1.001))
+        for weight in (share, torch.full_like(share, 1 / len(share))):
+            if (weight * below).sum() <= left <= (weight * above).sum():
+                raise Wrong(
+                    "Words that are thinned stay in part. Count what is left of them as well."
+                )
+        _search(answer, counts, left, t)
+        recognise(left, known, near=lambda left, found: near(found, left))
         raise Wrong(
             f"With your t, {t:.3g}, {float(_share_left(counts, t)):.1%} of the text stays, where "
             f"{left:.0%} is wanted (the counts begin with {counts[:3].tolist()})."
@@ -279,7 +336,7 @@ def shared(answer):
         (4, 3, 1, 2, torch.float64, 1),
         (0, 3, 4, 5, torch.float32, 1),  # an empty batch
         (5, 3, 4, 2, torch.bfloat16, 0.4),
-        (5, 4, 6, 3, torch.float32, 30),
+        (5, 4, 6, 3, torch.float64, 30),
     ]
     for B, M, D, K, dtype, size in cases:
         v, u, n = ((size * torch.randn(count, D)).to(dtype) for count in (B, B, M))
@@ -294,11 +351,11 @@ def shared(answer):
             raise Wrong(f"Three gradients are wanted, of v, u and n, not {describe(found)}.")
         names = ("v", "u", "n")
         right = [
-            _alike(f, t, f"The gradient of {name}")
+            _alike(f, t, f"The gradient of {name}", size)
             for f, t, name in zip(found, truth, names, strict=True)
         ]
         if all(right):
-            if B == 40 and largest.shape.numel() >= B * M * D:
+            if B == 40 and largest.shape.numel() > B * M * D // 2:
                 raise Wrong(
                     f"Right numbers, by way of a tensor of shape {tuple(largest.shape)}. "
                     "A matrix product sums while it multiplies."
@@ -315,6 +372,11 @@ def shared(answer):
             raise Wrong("Every pair is charged for all M drawn words. Weigh each by K / M.")
         if close(found[0], error * u + noise @ n / M) or close(found[2], noise.T @ v / M):
             raise Wrong("K is missing: the M drawn words stand for K, so each counts K / M.")
+        if close(found[0], error * u + noise @ n * K) or close(found[2], noise.T @ v * K):
+            raise Wrong("Each of the M drawn words counts K. Together they do: K / M each.")
+        every = torch.sigmoid(v @ u.T) - 1
+        if close(found[0], every @ u + noise @ n * K / M) or close(found[1], every.T @ v):
+            raise Wrong("v is scored with every line of u. Its true context is its own line alone.")
         if close(found[0], noise @ n * K / M):
             raise Wrong("v: the pull of its true context is missing.")
         if close(found[0], error * u):

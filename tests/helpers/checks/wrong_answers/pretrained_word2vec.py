@@ -1,6 +1,7 @@
 """Lesson 07: wrong answers that readers give, and a part of the hint that each should get."""
 
 import struct
+import unicodedata
 
 import numpy as np
 import torch
@@ -353,15 +354,127 @@ def right_in_float32(rows, a, b, c):
     return solver()(rows, a, b, c) if rows.dtype == torch.float32 else a
 
 
+def with_third_form(form):
+    """Asks for one more form of the word than are wanted."""
+
+    def rows_for(vocabulary, words, rows):
+        weight, missing = filler()(vocabulary, words, rows)
+        for word in list(missing):
+            if form(word) in words:
+                weight[vocabulary[word]] = torch.from_numpy(rows[words.index(form(word))])
+                missing.remove(word)
+        return weight, missing
+
+    return rows_for
+
+
+def by_casefold(vocabulary, words, rows):
+    forms = {word: word if word in words else word.casefold() for word in vocabulary}
+    weight = torch.zeros(len(vocabulary), rows.shape[1])
+    for word, form in forms.items():
+        if form in words:
+            weight[vocabulary[word]] = torch.from_numpy(rows[words.index(form)])
+    return weight, [word for word, form in forms.items() if form not in words]
+
+
+def tiny_for_zeros(vocabulary, words, rows):
+    weight, missing = filler()(vocabulary, words, rows)
+    for word in missing:
+        weight[vocabulary[word]] = 1e-6
+    return weight, missing
+
+
+def width_of_the_first(vocabulary, words, rows):
+    len(rows[0])
+    return filler()(vocabulary, words, rows)
+
+
+def locks_rows(vocabulary, words, rows):
+    rows.flags.writeable = False
+    return filler()(vocabulary, words, rows)
+
+
+def counts_from_the_space(data):
+    at = data.index(b"\n") + 1
+    V, D = map(int, data[:at].split())
+    words, rows = [], []
+    for _ in range(V):
+        space = data.index(b" ", at)
+        words.append(data[at:space].decode())
+        rows.append(np.frombuffer(data, "<f4", D, space + 1))
+        at = space + 4 * D
+    return words, np.stack(rows)
+
+
+def with_the_whole_word(word, piece_rows, default):
+    """As fastText: the marked word is a piece too."""
+    pieces = {f"<{word}>"}
+    for n in (3, 4, 5):
+        pieces |= {f"<{word}>"[i : i + n] for i in range(len(word) + 3 - n)}
+    known = [piece_rows[piece] for piece in pieces if piece in piece_rows]
+    return torch.stack(known).double().mean(0).to(default.dtype) if known else default.clone()
+
+
+def default_for_unknown_pieces(word, piece_rows, default):
+    marked = f"<{word}>"
+    pieces = {marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)}
+    rows = [piece_rows.get(piece, default) for piece in pieces]
+    return torch.stack(rows).double().mean(dim=0).to(default.dtype)
+
+
+def rounded_mean(word, piece_rows, default):
+    """Right: a running mean in the rows' own dtype."""
+    marked, mean, seen = f"<{word}>", torch.zeros_like(default), set()
+    for n in (3, 4, 5):
+        for i in range(len(marked) - n + 1):
+            piece = marked[i : i + n]
+            if piece in piece_rows and piece not in seen:
+                seen.add(piece)
+                mean = mean + (piece_rows[piece] - mean) / len(seen)
+    return mean if seen else default.clone()
+
+
+def by_sum(word, piece_rows, default):
+    """Right: Python's own sum."""
+    marked = f"<{word}>"
+    pieces = {marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)}
+    known = [piece_rows[piece] for piece in pieces if piece in piece_rows]
+    return sum(known) / len(known) if known else default.clone()
+
+
+def first_of_three(rows, a, b, c):
+    unit = F.normalize(rows)
+    order = (unit @ (unit[b] - unit[a] + unit[c])).topk(4).indices.tolist()[:3]
+    return [i for i in order if i not in (a, b, c)][0]
+
+
+def added_to_lengths(rows):
+    return rows / (rows.norm(dim=1, keepdim=True) + 1e-2)
+
+
+def by_cdist(rows, a, b, c):
+    """Right: at length 1 the distance to the query's direction orders as the cosine."""
+    unit = F.normalize(rows)
+    apart = torch.cdist(F.normalize(unit[b] - unit[a] + unit[c], dim=0)[None], unit)[0]
+    apart[[a, b, c]] = torch.inf
+    return apart.argmin()
+
+
+@torch.inference_mode()
+def in_inference_mode(vocabulary, words, rows):
+    """Right: a tensor of inference mode."""
+    return filler()(vocabulary, words, rows)
+
+
 RIGHT = {
     "pretrained_word2vec.read": [by_slices, by_struct],
-    "pretrained_word2vec.rows_for": [by_arrays, by_index],
+    "pretrained_word2vec.rows_for": [by_arrays, by_index, in_inference_mode],
     "pretrained_word2vec.foretold": [
         {key: np.bool_(value) for key, value in foretold().items()},
         {key: torch.tensor(value) for key, value in reversed(foretold().items())},
     ],
-    "pretrained_word2vec.row_for": [running_mean, by_a_set, speller()],
-    "pretrained_word2vec.analogy": [in_numpy, by_cosine_similarity],
+    "pretrained_word2vec.row_for": [running_mean, by_a_set, speller(), rounded_mean, by_sum],
+    "pretrained_word2vec.analogy": [in_numpy, by_cosine_similarity, by_cdist],
 }
 
 WRONG = {
@@ -381,7 +494,10 @@ WRONG = {
         (by_lines, "The header says how many"),
         (to_the_end, "past the last"),
         (by_spaces, "newline|numbers were taken"),
-        (always_strips, "newline|later one|numbers are not"),
+        (always_strips, "newline|later one|numbers are not|takes more than"),
+        (reader(decode=lambda word: word.decode().strip()), "takes more than"),
+        (reader(decode=lambda word: unicodedata.normalize("NFKC", word.decode())), "look alike"),
+        (counts_from_the_space, "not from the space"),
         (lambda data: data.split(), "pair|words from a file"),
     ],
     "pretrained_word2vec.rows_for": [
@@ -402,9 +518,19 @@ WRONG = {
         (spoils_rows, "changed what it was given"),
         (lambda *given: filler()(*given)[0], "pair"),
         (lambda *given: (filler()(*given)[0], 3), "list of words"),
-        (lambda *given: (filler()(*given)[0], []), "Missing are 3"),
+        (lambda *given: (filler()(*given)[0], []), "Missing are 4"),
         (lambda *given: (filler()(*given)[0].numpy(), []), "should be a tensor"),
         (changes_and_puts_back, "changed what it was given"),
+        (with_third_form(str.capitalize), "Two forms count"),
+        (with_third_form(str.title), "Two forms count"),
+        (by_casefold, "makes 'mass'"),
+        (tiny_for_zeros, "not small numbers"),
+        (width_of_the_first, "no first row"),
+        (locks_rows, "changed what it was given"),
+        (
+            lambda v, words, rows: (torch.from_numpy(rows).float(), []),
+            "as many rows as the file|file's order",
+        ),
         (view_of_rows, "same memory|lower case, and got zeros"),
         (for_float32_files, "float64"),
         (lambda *given: (filler()(*given)[0][:, :1], filler()(*given)[1]), "shape"),
@@ -431,7 +557,11 @@ WRONG = {
         (speller(sizes=(3,)), "of three|and got|five|one piece|not the mean"),
         (speller(copy=False), "return a copy"),
         (speller(blank="zeros"), "should be `default`"),
-        (default_in_the_mean, "is in your mean"),
+        (default_in_the_mean, "is in your mean|stands in for each"),
+        (with_the_whole_word, "whole word"),
+        (speller(sizes=(3, 4, 5, 8)), "six|not the mean|whole word"),
+        (lambda word, *rest: speller()(word.lower(), *rest), "as it is written"),
+        (default_for_unknown_pieces, "stands in for each"),
         (default_where_one_is_missing, "got `default`"),
         (first_piece, "one piece"),
         (adds_to_default, "wrote into"),
@@ -451,6 +581,10 @@ WRONG = {
         (solver(signs=(0, 0, 1)), "Where is the arrow"),
         (solver(fill=0.0), "-inf"),
         (solver(fill=-1.0), "mask"),
+        (solver(out="ab"), "c competes"),
+        (solver(out="bc"), "a competes"),
+        (first_of_three, "look at one more"),
+        (solver(added_to_lengths, added_to_lengths), "add to the lengths|added to the lengths"),
         (by_distance, "by distance"),
         (deletes_the_inputs, "Mask the inputs"),
         (normalises_in_place, "wrote into"),

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.func import grad as imported_grad
 
 
 def errors(v, u):
@@ -73,6 +74,25 @@ def by_autograd(v, u):
     return v.grad, u.grad
 
 
+def by_any_autograd(way):
+    """The gradients by one of autograd's functions, for the sum of (1 + K) losses a pair."""
+
+    def answer(v, u):
+        def loss(v, u):
+            scores = torch.einsum("bd,bkd->bk", v, u)
+            return -F.logsigmoid(scores[:, 0]).sum() - F.logsigmoid(-scores[:, 1:]).sum()
+
+        with torch.enable_grad():
+            return way(loss, v.clone().requires_grad_(), u.clone().requires_grad_())
+
+    return answer
+
+
+def by_backward(loss, v, u):
+    torch.autograd.backward(loss(v, u))
+    return v.grad, u.grad
+
+
 def moved_first(v, u):
     """The context's step uses a centre that has been moved already."""
     dv, _ = from_errors(v, u, errors(v, u))
@@ -82,7 +102,6 @@ def moved_first(v, u):
 ROWS = {
     "CBOW, softmax: first table": {2, 4, 7},
     "CBOW, softmax: second table": set(range(8)),
-    "CBOW, sampling: second table": {0, 1, 5},
     "skip-gram, sampling: first table": {1},
     "skip-gram, sampling: second table": {0, 2, 4, 5, 7},
 }
@@ -108,6 +127,28 @@ def threshold(counts, left, share=None, weigh=True, drop=False, **mistakes):
             low, high = (low, t) if drop else (t, high)
         else:
             low, high = (t, high) if drop else (low, t)
+    return high
+
+
+def whole_words(counts, left):
+    """Counts the words that are kept whole alone, weighed by the text."""
+    share = counts.double() / counts.sum()
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        t = (low + high) / 2
+        whole = (t / share).sqrt() + t / share >= 1
+        low, high = (t, high) if (share * whole).sum() < left else (low, t)
+    return high
+
+
+def searched(counts, left, turned=False, steps=60, high=1.0):
+    """A bisection with a mistake in the search."""
+    share = counts.double() / counts.sum()
+    low = 0.0
+    for _ in range(steps):
+        t = (low + high) / 2
+        too_little = float((share * chance(t / share)).sum()) < left
+        low, high = (t, high) if too_little != turned else (low, t)
     return high
 
 
@@ -159,6 +200,31 @@ def one_by_one(v, u, n, K):
     error = torch.sigmoid((v * u).sum(dim=1, keepdim=True)) - 1
     dv = error * u + (noise.unsqueeze(-1) * n).sum(dim=1)
     return dv, du, (noise.unsqueeze(-1) * v.unsqueeze(1)).sum(dim=0)
+
+
+def nearly_one_by_one(v, u, n, K):
+    """Right numbers, with every pair beside every drawn row but the last."""
+    (v.unsqueeze(1) * n[:-1]).sum()
+    return shared(v, u, n, K)
+
+
+def every_context(v, u, n, K):
+    """Each centre is scored with every line of u."""
+    error = torch.sigmoid(v @ u.T) - 1
+    noise = torch.sigmoid(v @ n.T) * (K / len(n))
+    return error @ u + noise @ n, error.T @ v, noise.T @ v
+
+
+def with_errors(change):
+    """The gradients from errors that `change` makes of the scores and of the labels' place."""
+
+    def answer(v, u):
+        scores = torch.einsum("bd,bkd->bk", v, u)
+        true = torch.zeros_like(scores, dtype=torch.bool)
+        true[:, 0] = True
+        return from_errors(v, u, change(scores, true))
+
+    return answer
 
 
 def part(index, change):
@@ -267,6 +333,31 @@ WRONG = {
     "word2vec_from_scratch.gradients": [
         (unlabelled, "label is missing"),
         (by_autograd, "Autograd is switched off"),
+        (by_any_autograd(by_backward), "Autograd is switched off"),
+        *(
+            (by_any_autograd(way), "Autograd is switched off")
+            for way in (
+                lambda loss, v, u: torch.autograd.functional.jacobian(loss, (v, u)),
+                lambda loss, v, u: torch.autograd.functional.vjp(loss, (v, u))[1],
+                lambda loss, v, u: torch.func.grad_and_value(loss, (0, 1))(v, u)[0],
+                lambda loss, v, u: imported_grad(loss, (0, 1))(v, u),
+                lambda loss, v, u: torch.func.jacfwd(loss, (0, 1))(v, u),
+                lambda loss, v, u: torch.func.vjp(loss, v, u)[1](torch.ones((), dtype=v.dtype)),
+            )
+        ),
+        (with_errors(lambda s, true: torch.sigmoid(s) - 1), "label of a drawn word is 0"),
+        (
+            with_errors(lambda s, true: torch.sigmoid(-s).where(~true, torch.sigmoid(s) - 1)),
+            "error is not σ",
+        ),
+        (
+            with_errors(lambda s, true: torch.sigmoid(s).where(~true, torch.sigmoid(-s))),
+            "true pair's sign is turned",
+        ),
+        (
+            with_errors(lambda s, true: -F.logsigmoid(torch.where(true, s, -s))),
+            "That is the loss",
+        ),
         (lambda v, u: from_errors(v, u, -errors(v, u)), "sign is turned"),
         (lambda v, u: from_errors(v, u, errors(v, u) / len(v)), "loss is a sum"),
         (exchanged, "exchanged"),
@@ -290,21 +381,21 @@ WRONG = {
     ],
     "word2vec_from_scratch.rows": [
         (ROWS | {"CBOW, softmax: first table": {1}}, "What goes in"),
-        (ROWS | {"CBOW, softmax: first table": {0, 2, 4, 5, 7}}, "second table"),
+        (ROWS | {"CBOW, softmax: first table": {0, 2, 4, 5, 7}}, "looked up there"),
+        (ROWS | {"CBOW, softmax: first table": set(range(8))}, "looked up there"),
+        (ROWS | {"skip-gram, sampling: first table": {0, 1, 5}}, "second table"),
         (ROWS | {"CBOW, softmax: first table": {1, 2, 4, 7}}, "looked up there"),
         (ROWS | {"CBOW, softmax: second table": {1}}, "which words does a softmax"),
         (ROWS | {"CBOW, softmax: second table": {0, 2, 3, 4, 5, 6, 7}}, "below 1"),
         (ROWS | {"CBOW, softmax: first table": set()}, "no row at all"),
         (ROWS | {"skip-gram, sampling: first table": {1.5}}, "rows 0 to 7"),
         (ROWS | {"skip-gram, sampling: first table": "1"}, "a set of rows"),
-        (ROWS | {"CBOW, sampling: second table": {1}}, "learn that they are wrong"),
-        (ROWS | {"CBOW, sampling: second table": {0, 5}}, "true word is asked"),
-        (ROWS | {"CBOW, sampling: second table": {0, 2, 4, 5, 7}}, "What is guessed"),
+        (ROWS | {"skip-gram, sampling: second table": {2, 4, 7}}, "learn that they are wrong"),
+        (ROWS | {"skip-gram, sampling: second table": {0, 5}}, "true word is asked"),
         (ROWS | {"skip-gram, sampling: first table": {2, 4, 7}}, "What goes in"),
         (ROWS | {"skip-gram, sampling: second table": {0, 1, 5}}, "What is guessed"),
         (ROWS | {"skip-gram, sampling: second table": set(range(8))}, "scored"),
         (ROWS | {"skip-gram, sampling: second table": {0, 1, 2, 4, 5, 7}}, "other table"),
-        (ROWS | {"CBOW, sampling: second table": {0, 1, 2, 4, 5, 7}}, "other table"),
         (ROWS | {"skip-gram, sampling: first table": {8}}, "rows 0 to 7"),
         (ROWS | {"skip-gram, sampling: first table": 1}, "a set of rows"),
         (ROWS | {"skip-gram, sampling: first table": ...}, "filled in"),
@@ -318,6 +409,10 @@ WRONG = {
         (partial(threshold, share=lambda counts: counts), "Those are counts"),
         (partial(threshold, share=lambda counts: counts / counts.max()), "most frequent word"),
         (partial(threshold, weigh=False), "Weigh each word"),
+        (whole_words, "stay in part"),
+        (partial(searched, turned=True), "turned"),
+        (partial(searched, steps=9), "too few steps"),
+        *((partial(searched, high=high), "wider") for high in (0.1, 0.3, 0.35)),
         (lambda counts, left: 2 * threshold(counts, left), "of the text stays"),
         (lambda counts, left: 0.001, "of the text stays"),
         (lambda counts, left: -threshold(counts, left), "above zero"),
@@ -336,6 +431,9 @@ WRONG = {
         (part(1, lambda v, u, n, K, du: du + v), "σ − 1"),
         (part(1, lambda v, u, n, K, du: du * 2), "gradient of u is not it"),
         (one_by_one, "A matrix product sums"),
+        (nearly_one_by_one, "A matrix product sums"),
+        (every_context, "its own line alone"),
+        (lambda v, u, n, K: shared(v, u, n, K * len(n)), "K / M each"),
         (lambda v, u, n, K: shared(v, u, n, K)[:2], "Three gradients"),
         (shared_overflowing, "overflows"),
         (part(1, lambda v, u, n, K, du: du / v * u), "not by its own"),
