@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.checks import Wrong, call, describe, exercise, recognise
+from helpers.checks import Wrong, between, call, called, describe, exercise, recognise
 
 
 def _numbers(value, shape, what, dtypes=(torch.float32, torch.float64)) -> torch.Tensor:
@@ -27,46 +27,75 @@ def _near(value, other, off=2e-4) -> bool:
 INTEGERS = (torch.int64, torch.int32)
 
 
+def _masks() -> list[torch.Tensor]:
+    """Masks (B, T), padding right, left and anywhere; the ends of the range; a long one."""
+    B, T = between(2, 6), between(3, 9)
+    lengths = torch.randint(1, T + 1, (B,))
+    lengths[0] = T
+    right = torch.arange(T) < lengths[:, None]
+    anywhere = torch.rand(between(2, 5), between(4, 9)) < 0.6
+    anywhere[0, :2], anywhere[-1, -2:] = torch.tensor([False, True]), torch.tensor([True, False])
+    some = [right.flip(1), right, anywhere]
+    some += [torch.ones(between(2, 4), between(2, 6)).bool(), torch.zeros(1, between(1, 4)).bool()]
+    some += [torch.ones(between(2, 4), 1).bool(), torch.ones(0, between(2, 5)).bool()]
+    return [*some, torch.rand(2, between(300, 400)) < 0.95]
+
+
 @exercise
 def place_ids(answer):
     """A function mask (B, T) -> the place of each real token among those of its sequence."""
-    for dtype in (torch.bool, torch.int64):
-        B, T = 4, 7
-        lengths = torch.tensor([3, T, 1, 5])[torch.randperm(B)]
-        right = torch.arange(T) < lengths[:, None]
-        gap = torch.tensor([[1, 1, 0, 1, 0, 0, 1], [0, 1, 0, 0, 1, 1, 0]]).bool()
-        for mask in (right.flip(1), right, torch.ones(2, 5).bool(), gap, torch.zeros(1, 3).bool()):
-            _judge_places(call(answer, mask.to(dtype)), mask)
+    for _ in range(3):
+        for mask in _masks():
+            for dtype in (torch.bool, torch.int64):
+                _judge_places(call(answer, mask.to(dtype)), mask)
     return "Each real token has the place that it would have without padding."
 
 
 def _judge_places(value, mask) -> None:
-    if isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float64):
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
         raise Wrong("nn.Embedding takes no float ids. Keep to integers.")
-    value = _numbers(value, mask.shape, "The result", INTEGERS).long()
+    if isinstance(value, torch.Tensor) and value.dtype == torch.int32:
+        raise Wrong("The result should be of int64, not int32: end on .long().")
+    value = _numbers(value, mask.shape, "The result", (torch.int64,))
     truth = torch.zeros(mask.shape, dtype=torch.int64)
     for row, real in enumerate(mask):
         truth[row, real] = torch.arange(int(real.sum()))
     if torch.equal(value, truth):
         return
     ones = mask.long()
+    if mask.shape[1] > 200 and mask.sum() > 200 and value.max() < 128:
+        raise Wrong("On a sequence of 300 tokens the count comes round: eight bits are too few.")
+
+    def like(mistake: torch.Tensor) -> bool:  # and told apart from the right answer
+        mistake, right = mistake.expand(mask.shape)[mask], truth[mask]
+        return torch.equal(value[mask], mistake) and not torch.equal(mistake, right)
+
+    columns, through = torch.arange(mask.shape[1]), truth.clone()
+    through[mask] = torch.arange(int(ones.sum()))
+    first = ones.argmax(dim=1, keepdim=True)
+    if like(columns) and first.any():
+        raise Wrong("The padding is counted too. Where it stands on the left, no word gets 0.")
+    if like(ones.cumsum(0) - 1):
+        raise Wrong("This counts down the batch. Tokens of a sequence stand along dimension 1.")
+    if like(through):
+        raise Wrong("The count goes on from one sequence to the next. Each starts at 0.")
     if (value < 0).any():
         raise Wrong("Some place is negative, which nn.Embedding refuses. Padding gets 0.")
     if torch.equal(value[mask], truth[mask]):
         raise Wrong("The real tokens are right. Padding should get 0, wherever it stands.")
-    if torch.equal(value[mask], truth[mask] + 1):
+    if like(truth + 1):
         raise Wrong("Places are counted from 0: a sequence's first real token gets 0, not 1.")
-    if torch.equal(value[mask], torch.arange(mask.shape[1]).expand(mask.shape)[mask]):
-        raise Wrong("The padding is counted too. Where it stands on the left, no word gets 0.")
-    if torch.equal(value[mask], (ones.cumsum(0) - 1)[mask]):
-        raise Wrong("This counts down the batch. Tokens of a sequence stand along dimension 1.")
-    if torch.equal(value[mask], torch.arange(int(ones.sum()))):
-        raise Wrong("The count goes on from one sequence to the next. Each starts at 0.")
-    if torch.equal(value[mask], (truth[mask] + (~mask).sum(1, keepdim=True).expand_as(mask)[mask])):
+    if like(truth + (~mask).sum(1, keepdim=True)):
         raise Wrong("Each place is off by the number of padding tokens of its sequence.")
-    if torch.equal(value[mask], ones.flip(1).cumsum(1).flip(1)[mask] - 1):
+    if like(ones.flip(1).cumsum(1).flip(1) - 1):
         raise Wrong("This counts from the end. The first real token gets 0.")
-    raise Wrong(f"For the mask {ones[0].tolist()} the places are {truth[0].tolist()}.")
+    if like(columns - first):
+        raise Wrong("Right for padding at the ends. Padding between two words is counted here.")
+    row = int((value != truth).any(dim=1).nonzero()[0])
+    shown = ones[row].tolist()
+    if len(shown) > 12:
+        raise Wrong("Right for short sequences, not for one of some hundred tokens.")
+    raise Wrong(f"For the mask {shown} the places are {truth[row].tolist()}.")
 
 
 def _sinusoids(T, D, step=lambda i, D: 2 * i / D, first=0, unit=1.0) -> torch.Tensor:
@@ -82,14 +111,23 @@ def _sinusoids(T, D, step=lambda i, D: 2 * i / D, first=0, unit=1.0) -> torch.Te
 @exercise
 def sinusoids(answer):
     """A function (T, D) -> the sinusoidal table (T, D)."""
-    for T, D in ((3, 6), (9, 4), (int(torch.randint(12, 40, ())), 8), (5, 2), (1, 4), (3, 12)):
+    sizes = [(3, 6), (between(5, 11), 4), (between(12, 40), 2 * between(3, 9)), (between(3, 8), 2)]
+    sizes += [(1, 2 * between(1, 5)), (3, 2 * between(4, 8)), (0, 4), (between(300, 400), 6)]
+    for T, D in sizes:
         value = call(answer, T, D)
         if isinstance(value, torch.Tensor) and value.shape == (D, T) != (T, D):
             raise Wrong("The table is lying on its side: a row for each place, (T, D).")
-        value = _numbers(value, (T, D), "The table")
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            raise Wrong("The table asks for a gradient. A formula learns nothing: a plain tensor.")
+        value = _numbers(value, (T, D), "The table", (torch.float32,))
         truth = _sinusoids(T, D)
-        if _near(value, truth):
+        if _near(value, truth, 1e-3):
             continue
+        if T > 128:
+            raise Wrong(
+                f"Right for few places, not for {T}. Do the places, or the angles, have too few "
+                "bits (int8, uint8, bfloat16)?"
+            )
         if not value.isfinite().all():
             raise Wrong("Not every number is finite. Is the angle multiplied by 10,000 to a power?")
         paired = truth.unflatten(1, (-1, 2))
@@ -127,12 +165,12 @@ def sinusoids(answer):
         recognise(value, hints, _near)
         if T == 1:
             raise Wrong("For a single place, 0, the row is 0, 1, 0, 1.")
-        place, column = ((value - truth).abs() > 2e-4).nonzero()[0].tolist()
+        place, column = ((value - truth).abs() > 1e-3).nonzero()[0].tolist()
         raise Wrong(
             f"Place {place}, column {column}: {truth[place, column]:.4f} is wanted, "
             f"not {value[place, column]:.4f}."
         )
-    return "Row p, without a loop, and without a parameter."
+    return "A row for every place, and not one parameter."
 
 
 def _turned(x, places, sign=1, base=10_000.0) -> torch.Tensor:
@@ -147,13 +185,29 @@ def _turned(x, places, sign=1, base=10_000.0) -> torch.Tensor:
 @exercise
 def rotate(answer):
     """A function (x (..., T, D), places (T,)) -> x with its pairs turned by the places' angles."""
-    for shape in ((5, 6), (2, 4, 8), (2, 3, 6, 4), (8, 8), (1, 2)):
+    B, heads, T, D = between(2, 3), between(2, 4), between(4, 9), 2 * between(2, 5)
+    usual = [(T, D), (B, T, D), (B, heads, T, D), (1, 2), (D, D), (T, 2), (0, T, D), (B, 0, D)]
+    dtypes = [torch.float32] * len(usual) + [torch.float64, torch.bfloat16, torch.float32]
+    for shape, dtype in zip([*usual, (B, T, D), (B, T, D), (T, D)], dtypes, strict=True):
         T, D = shape[-2:]
-        x, places = torch.randn(shape), torch.randperm(40)[:T]
-        value = _numbers(call(answer, x, places), shape, "The result").double()
+        x = torch.randn(shape).to(dtype).requires_grad_(dtype == torch.float32)
+        places = torch.randperm(40)[:T]
+        if dtype != torch.float32:
+            places = places.int() + between(257, 300)
+            places[1] = places[0] + 1  # one of them is odd, which bfloat16 cannot hold
+        found, (given, _) = called(answer, x, places)
+        value = _numbers(found, shape, "The result", (dtype,)).double()
         truth = _turned(x, places)
-        if _near(value, truth):
+        if _near(value, truth, {torch.bfloat16: 0.08}.get(dtype, 2e-4)):
+            if x.requires_grad and x.numel():
+                _same_turn_back(found, given, places)
             continue
+        if dtype != torch.float32:
+            raise Wrong(
+                f"Right in float32, not for x of {str(dtype).removeprefix('torch.')} at places "
+                "from 257 on. Do the places, or the angles, have too few bits (x's dtype, uint8)?"
+            )
+        x = x.detach()
         halves = torch.cat([x[..., ::2], x[..., 1::2]], -1)
         split = torch.stack([x[..., : D // 2], x[..., D // 2 :]], -1).flatten(-2)
         sines = _turned(torch.tensor([0.0, 1.0]).repeat(D // 2).expand(T, D), places, -1)
@@ -173,6 +227,8 @@ def rotate(answer):
                 "The numbers are right and stand elsewhere: pair i is columns 2 i and 2 i + 1.",
             ),
             (x + sines, "This adds the sinusoids. Rotary multiplies: it turns each pair."),
+            (_turned(x, places, base=100.0), "The exponent is 2 i / D for pair i, not i / D."),
+            (_turned(x, places, base=1e8), "The exponent is 2 i / D for pair i, not 4 i / D."),
             (_turned(x, places, base=1.0), "All pairs turn by the same angle. Each has its own."),
             (
                 torch.stack([even * cosine, odd * cosine], -1).flatten(-2),
@@ -180,9 +236,9 @@ def rotate(answer):
             ),
             (x * sines, "This multiplies number by number; a turn mixes the two of a pair."),
             (
-                torch.stack(
-                    [even * cosine + odd * sine, even * sine + odd * cosine], -1
-                ).flatten(-2),
+                torch.stack([even * cosine + odd * sine, even * sine + odd * cosine], -1).flatten(
+                    -2
+                ),
                 "A sign is missing: a cos - b sin, a sin + b cos.",
             ),
             (_overwritten(x, places), "The second line uses a after the first has changed it."),
@@ -193,6 +249,19 @@ def rotate(answer):
             raise Wrong("A turn keeps the length of every pair; yours does not.")
         raise Wrong("Each pair keeps its length, but turns by another angle than the place's.")
     return "Nothing is added, nothing learned, and only distances are left in q · k."
+
+
+def _same_turn_back(found, given, places) -> None:
+    """`Wrong` unless the gradient that reaches x is the upstream one, turned back."""
+    upstream = torch.randn(found.shape)
+    cut = "The values are right, but no gradient gets back to x. Is there a detach() or no_grad()?"
+    if not found.requires_grad:
+        raise Wrong(cut)
+    (grad,) = torch.autograd.grad(found, given, upstream, allow_unused=True)
+    if grad is None:
+        raise Wrong(cut)
+    if not _near(grad.double(), _turned(upstream, places, -1)):
+        raise Wrong("The values are right, but part of the gradient to x is cut off or scaled.")
 
 
 def _overwritten(x, places) -> torch.Tensor:
@@ -210,12 +279,15 @@ def _overwritten(x, places) -> torch.Tensor:
 @exercise
 def soft_bins(answer):
     """A function (x (N,), knots (M,)) -> ids and weights, both (N, 2), of each x's two rows."""
-    for M in (6, 2, 9):
+    for M in (between(4, 8), 2, 3, between(9, 30), between(4, 8)):
         knots = torch.cumsum(0.2 + torch.rand(M), 0) - 2
         low, high = knots[0].item(), knots[-1].item()
-        inside = low + (high - low) * torch.rand(20)
+        inside = low + (high - low) * torch.rand(between(15, 25))
         for x in (inside, knots.clone(), torch.tensor([low - 3, high + 2, low - 0.01])):
             _judge_bins(answer, x, knots)
+        _judge_bins(answer, inside[:1], knots)
+        _judge_bins(answer, inside[:0], knots)
+        _judge_bins(answer, inside.double(), knots.double())
     return "Two rows of a table, weighted: a line from knot to knot, and a weight for each knot."
 
 
@@ -231,7 +303,12 @@ def _judge_bins(answer, x, knots) -> None:
         raise Wrong(f"A pair is wanted, ids and weights, not {describe(pair)}.")
     N, M = len(x), len(knots)
     ids = _numbers(pair[0], (N, 2), "The ids", INTEGERS)
-    weights = _numbers(pair[1], (N, 2), "The weights").float()
+    weights = _numbers(pair[1], (N, 2), "The weights", (x.dtype,)).float()
+    if not weights.isfinite().all():
+        raise Wrong("A weight is NaN or infinite: 0 / 0. Where are the left and right knot one?")
+    if N == 0:
+        return
+    x, knots = x.float(), knots.float()
     if (ids < 0).any() or (ids >= M).any():
         bad = ids[(ids < 0) | (ids >= M)][0].item()
         raise Wrong(f"Id {bad} is no knot: there are {M}, and x may lie outside of them.")
@@ -246,8 +323,13 @@ def _judge_bins(answer, x, knots) -> None:
     if _near(value, truth, 1e-3):
         return
     total, outside = weights.sum(1), (x < knots[0]) | (x > knots[-1])
-    if outside.any() and ((weights < -1e-4) | (weights > 1.0001)).any():
+    beyond = ((weights < -1e-4) | (weights > 1.0001)).any()
+    if outside.any() and beyond:
         raise Wrong("Beyond the last knot the line goes on. There, use the last row alone.")
+    if outside.all() and not beyond:
+        raise Wrong("Below the first knot it is the first row alone, above the last one the last.")
+    if torch.isin(x, knots).all():
+        raise Wrong("Where x is a knot, that knot's row has all the weight.")
     if not _near(total, torch.ones(N), 1e-3):
         raise Wrong("The two weights of a number should add up to 1. Divide by the bin's width.")
     swapped = F.embedding_bag(ids, table, per_sample_weights=weights.flip(1), mode="sum")
