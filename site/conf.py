@@ -139,8 +139,6 @@ def name_cells(app: Sphinx, document: nodes.document) -> None:
         settled = [tag[6:] for tag in lessons.tags(cell) if tag.startswith("claim-")]
         if settled:
             node += settles(docname, settled)
-        if "@interact(" in cell.source:
-            node += nodes.paragraph("", "Run the lesson to move this widget.", classes=["remark"])
 
 
 def settles(docname: str, settled: Sequence[str]) -> nodes.paragraph:

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from helpers import analogies, documentation, word2vec
+from helpers import analogies, answering, documentation, word2vec
 from tools.corpus import build
 from tools.corpus import vectors as training
 from tools.corpus.docstrings import LIBRARIES
@@ -42,7 +42,7 @@ def vectors():
 
 
 def test_the_readme_lists_the_built_files():
-    assert {name for name, _ in CHECKSUMS} == {*build.NAMES, training.NAME}
+    assert {name for name, _ in CHECKSUMS} == {*build.NAMES, training.NAME, answering.NAME}
     assert re.search(r"^Built on \d{4}-\d\d-\d\d from torch \S+, numpy \S+, ", README, re.MULTILINE)
 
 
@@ -56,6 +56,7 @@ def test_the_files_are_small():
     assert (DATA / "docs_bags.npz").stat().st_size < 1_000_000
     assert (DATA / "docs_word2vec.bin").stat().st_size < 5_000_000
     assert (DATA / "docs_vocabulary.csv").stat().st_size < 250_000
+    assert (DATA / "scenes_seen.npz").stat().st_size < 4_000_000
 
 
 # --- Sentences, vocabulary and bags

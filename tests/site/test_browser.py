@@ -1,4 +1,4 @@
-"""In a real browser: lessons run in JupyterLab, checks say their words, widgets move.
+"""In a real browser: lessons run in JupyterLab, checks say their words.
 
 One JupyterLab on a free port shows a copy of the lessons, so nothing is written into the checkout.
 The time-outs are long since CI's machines are slow and busy; no test here asserts a speed.
@@ -29,7 +29,6 @@ IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
 COMPLAINT = ", ".join(
     f'[data-mime-type="application/vnd.jupyter.{kind}"]' for kind in ("error", "stderr")
 )
-HAS_WIDGET = {"10_visual_question_answering": 1}  # and how many
 Open = Callable[[str], AbstractContextManager["Lesson"]]
 
 
@@ -48,12 +47,6 @@ class Lesson:
     def said(self, number: int) -> Locator:
         """What stands below a cell."""
         return self.cell(number).locator(".jp-Cell-outputArea")
-
-    def widget(self) -> Locator:
-        """What stands below the cell that makes the lesson's widget, in view."""
-        made = self.said(next(n for n in self.code if "@interact(" in self.cells[n].source))
-        made.scroll_into_view_if_needed()
-        return made
 
     def prompts(self) -> list[str]:
         """The prompts of the code cells that are not folded; a folded one shows none."""
@@ -123,35 +116,16 @@ def stop(server: subprocess.Popen) -> None:
         process.kill()
 
 
-def shortened(path: Path) -> None:
-    """Cut lesson 10 behind its widget, and its training to a few seconds.
-
-    A network that learned next to nothing moves a widget as well. The assertions would notice.
-    """
-    nb = lessons.read(path)
-    end = next(n for n, cell in enumerate(nb.cells) if "@interact(" in cell.source)
-    nb.cells = nb.cells[: end + 1]
-    shorter = {"16_000": "1_600", "8_000": "800", "steps=1000": "steps=50", "steps=200": "steps=20"}
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.source = re.sub("^assert .*\n", "", cell.source, flags=re.M)
-            for long in [long for long in shorter if long in cell.source]:
-                cell.source = cell.source.replace(long, shorter.pop(long))
-    assert not shorter, f"{path.name} no longer has {', '.join(shorter)}"
-    lessons.store(nb, path)
-
-
 @pytest.fixture(scope="module")
 def open_lesson(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     """A function that opens a lesson, by its file's stem, in a JupyterLab of our own.
 
-    Lesson 10 is `shortened`. JupyterLab has its settings and records in a folder of its own too.
+    JupyterLab has its settings and records in a folder of its own too.
     """
     course, own = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("jupyter")
     for folder in ("notebooks", "data"):
         without = shutil.ignore_patterns(".ipynb_checkpoints")
         shutil.copytree(ROOT / folder, course / folder, ignore=without)
-    shortened(course / "notebooks" / "10_visual_question_answering.ipynb")
     settings = own / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     # No question about news and no look for a newer version: both want a network.
@@ -228,12 +202,6 @@ def serving(course: Path, own: Path) -> Iterator[tuple[str, str]]:
         stop(server)
 
 
-def test_every_widget_is_moved_below() -> None:
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in lessons.every()}
-    found = {stem: text.count("@interact(") for stem, text in texts.items() if "ipywidgets" in text}
-    assert found == HAS_WIDGET
-
-
 def test_lesson_00_runs_and_its_check_answers(open_lesson: Open) -> None:
     with open_lesson("00_start_here") as lesson:
         lesson.run_all()
@@ -252,25 +220,3 @@ def test_lesson_01_runs_its_drawings_are_folded_and_its_check_answers(open_lesso
         lesson.answer("look_up", f"{stub}[ids]", r"Not right yet\. .*switched off")
         right = ".index_select(0, ids.flatten()).reshape(*ids.shape, weight.shape[1])"
         lesson.answer("look_up", stub + right, r"Right\. ")
-
-
-def test_lesson_10_answers_a_question_of_ones_own(open_lesson: Open) -> None:
-    with open_lesson("10_visual_question_answering") as lesson:
-        lesson.run_all()
-        widget = lesson.widget()
-        picture = widget.locator("img")
-        expect(widget).to_contain_text("Picture 505, asked what color is the left object: it says")
-        before = picture.get_attribute("src")
-        widget.get_by_role("slider").focus()
-        lesson.page.keyboard.press("ArrowRight")
-        expect(widget).to_contain_text("Picture 506, asked what color is the left object: it says")
-        assert picture.get_attribute("src") != before
-        question = widget.get_by_role("textbox").last  # the slider's number is one too
-        question.fill("what shape is the left object?")
-        question.press("Enter")
-        expect(widget).to_contain_text("Picture 506, asked what shape is the left object?: it says")
-        question.fill("where is the elephant?")
-        question.press("Enter")
-        expect(widget).to_contain_text("unknown here")  # a sentence, and no traceback
-        expect(picture).to_have_count(0)
-        assert lesson.complaints() == []

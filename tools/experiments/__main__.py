@@ -2,19 +2,21 @@
 
     python -m tools.experiments                        all of them, forty minutes
     python -m tools.experiments answers                lesson 10's, half an hour
+    python -m tools.experiments attention              its side lesson's, three minutes
     python -m tools.experiments labels                 lesson 08's, eight minutes
     python -m tools.experiments --tiny --into /tmp     seconds: does it run here?
 
-A grid is run by the lesson's own cells, so that its model has no second copy here. The record,
-data/measurements/experiments/<name>.json, names these cells and holds a digest of them: a test
-says when a lesson has changed since its grid was run. The lesson runs one point of the grid itself
-and asserts that it falls where the record says. How accurate a model is depends little on the
-machine, so there is one record for all, which says where and when it was made.
+A grid is run by the lesson's own cells, or by the helper that the lesson uses, so that its model
+has no second copy here. The record, data/measurements/experiments/<name>.json, holds a digest of
+that code: a test says when it has changed since the grid was run. The lesson runs one point of the
+grid itself and asserts that it falls where the record says. How accurate a model is depends little
+on the machine, so there is one record for all, which says where and when it was made.
 """
 
 import argparse
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +25,16 @@ from typing import Any
 from tools import lessons
 
 from ..bench import common
-from . import answers, labels
+from . import answers, attention, labels
 
-EXPERIMENTS = {"answers": answers, "labels": labels}
+EXPERIMENTS = {"answers": answers, "attention": attention, "labels": labels}
 RECORDS = common.MEASUREMENTS / "experiments"
 
 
 def sources(notebook: Path, ids: Sequence[str]) -> list[str]:
     """The code of the cells of these ids; a ValueError names an id that the notebook lacks."""
+    if not ids:
+        return []
     found = {cell.id: cell.source for cell in lessons.read(notebook).cells}
     if missing := [name for name in ids if name not in found]:
         raise ValueError(f"{notebook.name} has no cell {missing[0]!r}; was it renamed?")
@@ -38,9 +42,17 @@ def sources(notebook: Path, ids: Sequence[str]) -> list[str]:
 
 
 def digest(module: ModuleType) -> str:
-    """Sixteen characters that change with any of the cells by which the experiment is run."""
-    code = "\n\n".join(sources(module.NOTEBOOK, module.CELLS))
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
+    """Sixteen characters that change with any of the cells by which the experiment is run.
+
+    Where the module has FILES, with the code of these files too; their docstrings, comments and
+    empty lines are left out.
+    """
+    parts = sources(module.NOTEBOOK, module.CELLS)
+    for name in getattr(module, "FILES", ()):
+        text = re.sub(r'""".*?"""', "", (common.ROOT / name).read_text("utf-8"), flags=re.S)
+        lines = [re.sub(r"\s+#.*", "", line).rstrip() for line in text.splitlines()]
+        parts.append("\n".join(line for line in lines if line and not line.startswith("#")))
+    return hashlib.sha256("\n\n".join(parts).encode()).hexdigest()[:16]
 
 
 def definitions(module: ModuleType, tiny: bool) -> dict[str, Any]:
@@ -69,7 +81,8 @@ def stale() -> Iterator[str]:
     for name, module in EXPERIMENTS.items():
         path = RECORDS / f"{name}.json"
         if f'"{digest(module)}"' not in path.read_text("utf-8"):
-            yield f"{path.name}: {module.NOTEBOOK.name} has changed since; run make experiments"
+            where = " or ".join([module.NOTEBOOK.name, *getattr(module, "FILES", ())])
+            yield f"{path.name}: {where} has changed since; run make experiments"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

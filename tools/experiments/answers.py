@@ -5,23 +5,53 @@ for each way to start the words. Then two grids, on the scenes to judge with: "c
 setting for all, and "grid", where each way has the setting that was best for it. This one is also
 judged in sentences that training never had, and on words that it never had, each beside the word
 that training had for the same thing. A seed decides on the questions, the random rows, the first
-weights and the batches; the network that sees the pictures is one for all.
+weights and the batches; the eyes that see the pictures are one pair for all, trained first.
 """
 
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from types import SimpleNamespace
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import answering, documentation, eyes, scenes, word2vec
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_visual_question_answering.ipynb"
-CELLS = (
-    "set-up", "three-sets", "labels", "eye", "eye-loss", "descend", "train-eye", "look", "slots",
-    "vocabulary", "encode", "encoder", "attention", "reader", "train", "right", "judge",
-    "table-of",
+CELLS = ()  # the model and its training are helpers.answering
+FILES = (
+    "helpers/answering.py", "helpers/eyes.py", "helpers/scenes.py", "tools/experiments/answers.py",
 )  # fmt: skip
+WAYS = ("random", "random, frozen", "pretrained, frozen", "pretrained, tuned")
 COMMON = (10, 0.01)  # length, rate
+
+
+def vocabulary() -> tuple[dict[str, int], torch.Tensor]:
+    """The row of each word, and float32 (V, 100), the file's vectors; row 0 is zeros, for padding.
+
+    The words of training come first, then those that it never has.
+    """
+    known = scenes.vocabulary("trained")
+    others = {*scenes.vocabulary("known"), *scenes.vocabulary("new"), *scenes.UNSEEN} - {*known}
+    words = ["<pad>", *known, *sorted(others)]
+    names, vectors = word2vec.load(documentation.DATA / "docs_word2vec.bin", words[1:])
+    if names != words[1:]:
+        raise ValueError("docs_word2vec.bin lacks one of the words of helpers.scenes")
+    pretrained = torch.zeros(len(words), vectors.shape[1])
+    pretrained[1:] = torch.from_numpy(vectors)
+    return {word: row for row, word in enumerate(words)}, pretrained
+
+
+def table_of(way: str, seed: int, length: float = 10) -> nn.Embedding:
+    """A table with the rows of one of the `WAYS`, each of the same length."""
+    pretrained = vocabulary()[1]
+    noise = torch.randn(pretrained.shape, generator=eyes.seeded(seed))
+    rows = length * F.normalize(noise if "random" in way else pretrained)
+    rows[0] = 0
+    return nn.Embedding.from_pretrained(rows, freeze="frozen" in way, padding_idx=0)
 
 
 def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
@@ -34,8 +64,7 @@ def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
     trained word, with that word ("before sphere") and with the unseen one in its place ("after
     sphere").
     """
-    lesson["tqdm"] = lambda batches, **_: batches  # a line for each model says more here
-    scenes, ways = lesson["scenes"], lesson["WAYS"]
+    part = 10 if tiny else 1  # a tenth of the scenes and questions
     steps = 10 if tiny else 1000
     settings = {
         "length": [10] if tiny else [2, 5, 10, 20],
@@ -43,33 +72,39 @@ def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
         "seed": [0] if tiny else [0, 1],
     }
     budgets, seeds = ([100], [0]) if tiny else ([500, 2_000, 8_000, 32_000], [0, 1, 2, 3, 4])
-    asked = {seed: scenes.ask(lesson["drawn"]["learn"], max(budgets), seed) for seed in seeds}
-    slots, rows = lesson["slots"], []
+    counts = {"learn": 16_000, "choose": 2_000, "judge": 2_000}
+    drawn = {name: scenes.sample(n // part, seed) for seed, (name, n) in enumerate(counts.items())}
+    images = {name: scenes.pictures(some, seed) for seed, (name, some) in enumerate(drawn.items())}
+    looks = eyes.train_eyes(images["learn"], drawn["learn"])
+    slots = {name: looks.look(some) for name, some in images.items()}
+    asked = {seed: scenes.ask(drawn["learn"], max(budgets), seed) for seed in seeds}
+    choose = scenes.ask(drawn["choose"], 4_000 // part, seed=1)
+    judge = scenes.ask(drawn["judge"], 8_000 // part, seed=2)
+    row_of, rows = vocabulary()[0], []
 
     def trained(way: str, questions: int, seed: int, length: float, rate: float):
-        table = lesson["table_of"](way, seed, length)
-        few = lesson["encode"](asked[seed][:questions])
-        return lesson["train"](table, few, slots["learn"], rate, steps, seed)
+        few = answering.encode(asked[seed][:questions], row_of)
+        return answering.train(table_of(way, seed, length), few, slots["learn"], rate, steps, seed)
 
-    def share(reader, questions, part: str = "judge") -> float:
-        return round(lesson["right"](reader, questions, slots[part]).float().mean().item(), 4)
+    def share(reader, questions, where: str = "judge") -> float:
+        good = answering.right(reader, answering.encode(questions, row_of), slots[where])
+        return round(good.float().mean().item(), 4)
 
     middle = budgets[0] if tiny else 8_000
-    for length, rate, seed, way in product(*settings.values(), ways):
+    for length, rate, seed, way in product(*settings.values(), WAYS):
         reader = trained(way, middle, seed, length, rate)
         row = {"way": way, "length": length, "rate": rate, "seed": seed}
-        rows.append({"part": "settings", **row, "right": share(reader, lesson["choose"], "choose")})
+        rows.append({"part": "settings", **row, "right": share(reader, choose, "choose")})
         print(*rows[-1].values(), flush=True)
-    best = {way: chosen([row for row in rows if row["way"] == way]) for way in ways}
+    best = {way: chosen([row for row in rows if row["way"] == way]) for way in WAYS}
 
-    judge = lesson["judge"]
     tests = {"right": judge}
     tests |= {f"kind {kind}": [q for q in judge if q.kind == kind] for kind in scenes.KINDS}
     for sort in ("known", "new"):
-        tests[sort] = scenes.ask(lesson["drawn"]["judge"], 4_000, seed=3, phrasings=sort)
+        tests[sort] = scenes.ask(drawn["judge"], 4_000 // part, seed=3, phrasings=sort)
     for unseen, word in scenes.UNSEEN.items():
         tests[f"before {unseen}"], tests[f"after {unseen}"] = scenes.swap(judge, word, unseen)
-    for questions, seed, way in product(budgets, seeds, ways):
+    for questions, seed, way in product(budgets, seeds, WAYS):
         reader = trained(way, questions, seed, *COMMON)
         row = {"part": "common", "way": way, "questions": questions, "seed": seed}
         rows.append(row | {"right": share(reader, judge)})
@@ -81,18 +116,6 @@ def run(lesson: dict[str, Any], tiny: bool) -> dict[str, Any]:
     parameters = {"steps": steps, "settings": settings, "settings questions": middle,
                   "common": COMMON, "best": best, "questions": budgets, "seeds": seeds}  # fmt: skip
     return {"parameters": parameters, "rows": rows}
-
-
-def smaller(lesson: dict[str, Any]) -> None:
-    """Makes the tiny size tiny: the cells will draw and ask a tenth of what they say."""
-    whole = lesson["scenes"]
-    lesson["scenes"] = SimpleNamespace(
-        **vars(whole)
-        | {
-            "sample": lambda n, seed: whole.sample(n // 10, seed),
-            "ask": lambda some, n, seed, **kind: whole.ask(some, max(n // 10, 100), seed, **kind),
-        }
-    )
 
 
 def chosen(rows: list[dict[str, Any]]) -> tuple[float, float]:
