@@ -11,7 +11,7 @@ this runs the program, in two processes that meet at a free port:
 
 and this runs the test that is skipped otherwise:
 
-    .venv/bin/python -m pytest -q -rs tests/helpers/test_sharded.py -k torchrec
+    .venv/bin/python -m pytest -q -rs tests/lessons/test_programs.py -k torchrec
 
 A release of TorchRec is built against one of PyTorch, 1.8 against 2.13. `--no-deps`, since it asks
 for the CUDA build of fbgemm-gpu, which without a GPU breaks the import.
