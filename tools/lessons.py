@@ -60,11 +60,14 @@ SIDE_LESSONS = (
     "08_unseen_words",
     "08_how_far_rows_move",
     "08_two_tasks",
+    "09_no_table_at_all",
+    "09_numbers",
+    "10_inside_the_model",
+    "10_the_other_embedding",
+    "11_smaller_tables",
+    "11_users_and_items",
 )
 ASKED: tuple[str, ...] = ()  # in notebooks/asked/, questions and answers by topic
-# Lessons of more than one sitting, as the course first had them: not yet held to the budget. This
-# list only shrinks.
-FIRST_FORM = frozenset(LESSONS[9:])
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

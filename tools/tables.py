@@ -7,8 +7,6 @@
 | site/claims.md | all claims | data/claims.csv |
 | site/host_tables.md | what works with a table on the host | helpers/offload's docstring |
 | site/instructor/ | the minutes of sections, the plans' clock | the lessons |
-
-Lessons in their first form keep the minutes that their cards and pages have.
 """
 
 import re
@@ -21,7 +19,7 @@ from nbformat import NotebookNode
 import helpers.offload
 from helpers import claims
 from tools import budget, teaching
-from tools.lessons import FIRST_FORM, FOLDER, paths, read, side_paths, store
+from tools.lessons import FOLDER, paths, read, side_paths, store
 
 ROOT = FOLDER.parent
 # The claims that surprise most; the README shows them.
@@ -94,19 +92,17 @@ def drawn() -> dict[Path, Callable[[str], str]]:
         ROOT / "site" / "host_tables.md": partial(between, name="host-tables", fresh=host_tables),
     }
     for path in paths():
-        if path.stem not in FIRST_FORM:
-            page = teaching.PAGES / f"{path.stem}.md"
-            found[page] = partial(teaching.write_minutes, path=path)
+        page = teaching.PAGES / f"{path.stem}.md"
+        found[page] = partial(teaching.write_minutes, path=path)
     return {**found, teaching.PAGES / "guide.md": teaching.write_plans}
 
 
 def main() -> None:
     changed = []
     for path in paths() + side_paths():
-        if path.stem not in FIRST_FORM:
-            nb = read(path)
-            budget.write_card(nb)
-            changed += [path] * store(nb, path)
+        nb = read(path)
+        budget.write_card(nb)
+        changed += [path] * store(nb, path)
     for path, draw in drawn().items():
         before = path.read_text("utf-8")
         after = draw(before)

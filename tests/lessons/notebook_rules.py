@@ -1,8 +1,8 @@
 """What every lesson keeps to: each rule takes a notebook and its path and yields complaints.
 
 A complaint is one short line that names the place. test_notebooks.py runs all RULES, and those of
-sitting_rules.py but for lessons in their first form, on all lessons and side lessons, and breaks a
-good notebook once per rule to show that the rule can fail.
+sitting_rules.py, on all lessons and side lessons, and breaks a good notebook once per rule to show
+that the rule can fail.
 """
 
 import base64

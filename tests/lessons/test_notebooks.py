@@ -26,8 +26,6 @@ from tools.lessons import digests, normalise, read, text
 
 ROOT = Path(__file__).parents[2]
 LESSONS = course.taught()
-# How many lessons may still be in their first form: lower it with each that is re-cut.
-STILL_FIRST = 3
 
 PROSE = "The rows stand in order, and an id counts them from zero, so each id names one row. " * 5
 SECTION = """
@@ -307,7 +305,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CASES = [
     pytest.param(rule, path, id=f"{path.stem}-{rule.__name__}")
     for path in LESSONS
-    for rule in RULES + (SITTING_RULES if path.stem not in course.FIRST_FORM else [])
+    for rule in RULES + SITTING_RULES
 ]
 
 
@@ -335,18 +333,6 @@ def test_the_list_is_what_is_there() -> None:
 def test_lessons_are_numbered_without_a_gap() -> None:
     assert [number(p) for p in course.paths()] == list(range(12))
     assert {number(p) for p in course.side_paths()} <= set(range(12))
-
-
-def test_the_list_of_first_forms_only_shrinks() -> None:
-    assert set(course.LESSONS) >= course.FIRST_FORM
-    assert len(course.FIRST_FORM) == STILL_FIRST
-
-
-@pytest.mark.parametrize("name", sorted(course.FIRST_FORM))
-def test_a_lesson_in_its_first_form_is_none_that_fits(name: str) -> None:
-    """One that fits a sitting is taken off the list."""
-    path = course.FOLDER / f"{name}.ipynb"
-    assert [complaint for rule in SITTING_RULES for complaint in rule(read(path), path)]
 
 
 def test_few_cells_of_the_course_have_ignored_output() -> None:

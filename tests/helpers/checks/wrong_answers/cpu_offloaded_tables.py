@@ -425,7 +425,7 @@ WRONG = {
         (one_axis_only, "running batch"),
         (side_by_side_in_pairs, "running batch|queued batch"),
         (without_id_0, "missing"),
-        (positions, "not in the following|running batch"),
+        (positions, "not in the following|running batch|queued batch"),
         (lambda f, r, q: free(f, r, q)[None], "one axis"),
         (lambda f, r, q: free(f, r, q).numpy(), "as ndarray"),
         (
