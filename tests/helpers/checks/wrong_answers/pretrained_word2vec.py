@@ -580,7 +580,7 @@ WRONG = {
         (solver(signs=(-1, 1, -1)), "add c"),
         (solver(signs=(0, 0, 1)), "Where is the arrow"),
         (solver(fill=0.0), "-inf"),
-        (solver(fill=-1.0), "mask"),
+        (solver(fill=-1.0), "mask|competes"),
         (solver(out="ab"), "c competes"),
         (solver(out="bc"), "a competes"),
         (first_of_three, "look at one more"),

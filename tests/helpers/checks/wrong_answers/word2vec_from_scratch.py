@@ -409,7 +409,7 @@ WRONG = {
         (partial(threshold, share=lambda counts: counts), "Those are counts"),
         (partial(threshold, share=lambda counts: counts / counts.max()), "most frequent word"),
         (partial(threshold, weigh=False), "Weigh each word"),
-        (whole_words, "stay in part"),
+        (whole_words, "stay in part|term is missing"),
         (partial(searched, turned=True), "turned"),
         (partial(searched, steps=9), "too few steps"),
         *((partial(searched, high=high), "wider") for high in (0.1, 0.3, 0.35)),
