@@ -368,7 +368,7 @@ WRONG = {
         (lambda ids, D: max(0, bytes_saved(ids, D)), "negative"),
         (lambda ids, D: abs(bytes_saved(ids, D)), "negative"),
         (counted_by_training, "raised"),
-        (side_by_side, "side by side"),
+        (side_by_side, "side by side|4 bytes"),
         (lambda ids, D: bytes_saved(ids, D) - 8 * len(ids.unique()), "ids stay on the host"),
         (lambda ids, D: bytes_saved(ids, D, place=8 * D), "not D of them"),
         (
