@@ -33,7 +33,7 @@ extensions = ["myst_nb"]
 root_doc, CLAIMS = "site/index", "site/claims"
 include_patterns = [
     *(path.relative_to(lessons.FOLDER.parent).as_posix() for path in lessons.every()),
-    *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md"),
+    *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/asked/README.md"),
 ]
 # Folders that would only be walked through; the rest is held by the patterns above.
 exclude_patterns = [".*", "build", "tests", "helpers", "tools", "**/.ipynb_checkpoints"]

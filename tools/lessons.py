@@ -67,7 +67,17 @@ SIDE_LESSONS = (
     "11_smaller_tables",
     "11_users_and_items",
 )
-ASKED: tuple[str, ...] = ()  # in notebooks/asked/, questions and answers by topic
+# In notebooks/asked/: questions that people ask, by topic.
+ASKED = (
+    "what_it_is_and_shapes",
+    "ids_and_padding",
+    "initialisation_and_training",
+    "freezing_and_adding_rows",
+    "gradients_and_optimizers",
+    "memory_speed_devices",
+    "saving_tying_export",
+    "bags_tabular_numbers_positions",
+)
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -115,9 +125,14 @@ def taught(folder: Path = FOLDER) -> list[Path]:
     return paths(folder) + side_paths(folder)
 
 
+def asked_paths(folder: Path = FOLDER) -> list[Path]:
+    """The pages of questions and answers, in `folder`/asked."""
+    return [folder / "asked" / f"{name}.ipynb" for name in ASKED]
+
+
 def every(folder: Path = FOLDER) -> list[Path]:
     """All notebooks of the course: lessons, side lessons, and the questions that people ask."""
-    return taught(folder) + [folder / "asked" / f"{name}.ipynb" for name in ASKED]
+    return taught(folder) + asked_paths(folder)
 
 
 def find(name: str) -> Path:

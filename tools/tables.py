@@ -5,6 +5,7 @@
 | the card of a lesson | its minutes | the formula in tools/budget.py |
 | README.md | the lessons, their minutes; five claims | the lessons, data/claims.csv |
 | site/claims.md | all claims | data/claims.csv |
+| notebooks/asked/README.md | the questions, by topic | the notebooks beside it |
 | site/host_tables.md | what works with a table on the host | helpers/offload's docstring |
 | site/instructor/ | the minutes of sections, the plans' clock | the lessons |
 """
@@ -19,7 +20,7 @@ from nbformat import NotebookNode
 import helpers.offload
 from helpers import claims
 from tools import budget, teaching
-from tools.lessons import FOLDER, paths, read, side_paths, store
+from tools.lessons import FOLDER, asked_paths, paths, read, side_paths, store, tags
 
 ROOT = FOLDER.parent
 # The claims that surprise most; the README shows them.
@@ -61,6 +62,21 @@ def side_list(folder: str = "notebooks") -> str:
     return " · ".join(links) or "None yet."
 
 
+def questions() -> str:
+    """The questions that people ask, each with a link to its answer: errors first, then topics."""
+    errors, topics = [], []
+    for path in asked_paths():
+        cells = read(path).cells
+        title = cells[0].source.splitlines()[0].removeprefix("# Asked: ")
+        topics.append(f"\n## [{title}]({path.name})\n")
+        for cell in cells:
+            if found := re.match(r"## (.+)", cell.source):
+                line = f"- [{found[1]}]({path.name}#{cell.id})"
+                (errors if "error" in tags(cell) else topics).append(line)
+    errors.sort(key=lambda line: re.sub(r"\W", "", line).lower())
+    return "\n".join(["\n## Errors, by their words\n", *errors, *topics])
+
+
 def surprising() -> str:
     """The five claims that surprise most, as a Markdown table."""
     by_id = {claim.id: claim for claim in claims.read()}
@@ -89,6 +105,7 @@ def drawn() -> dict[Path, Callable[[str], str]]:
     found: dict[Path, Callable[[str], str]] = {
         ROOT / "README.md": readme,
         ROOT / "site" / "claims.md": partial(between, name="claims", fresh=every_claim),
+        FOLDER / "asked" / "README.md": lambda text: between(text, "questions", questions()),
         ROOT / "site" / "host_tables.md": partial(between, name="host-tables", fresh=host_tables),
     }
     for path in paths():

@@ -30,7 +30,7 @@ from tools.lessons import (
 
 Rule = Callable[[NotebookNode, Path], Iterator[str]]
 
-TAGS = re.compile(r"exercise|solution|measured|hide-input|nbval-ignore-output|claim-C\d\d")
+TAGS = re.compile(r"exercise|solution|measured|hide-input|nbval-ignore-output|error|claim-C\d\d")
 # After the numbered sections; a lesson without a claim, or without a side lesson, leaves it out.
 CLOSING = ["When it goes wrong", "Claims settled", "In short", "More", "Next", "Further reading"]
 MAY_LACK = {"Claims settled", "More"}
