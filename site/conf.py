@@ -86,7 +86,11 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = tables.between(source[0], "claims", "```{claims}\n```")
     if docname == root_doc:
         source[0] = source[0].replace("{{side}}", tables.side_list("../notebooks"))
-        source[0] = source[0].replace("{{side-toctree}}", side_toctree())
+        side = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
+        source[0] = source[0].replace("{{side-toctree}}", toctree("Side lessons", side))
+        asked = [f"../notebooks/asked/{path.stem}" for path in lessons.asked_paths()]
+        asked.insert(0, "All of them <../notebooks/asked/README>")
+        source[0] = source[0].replace("{{asked-toctree}}", toctree("Questions people ask", asked))
     if notebook(docname):
         nb = json.loads(source[0])
         for cell in nb["cells"]:
@@ -98,11 +102,10 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = json.dumps(nb)
 
 
-def side_toctree() -> str:
-    """The table of contents' part for the side lessons; nothing where there is none."""
-    names = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
-    listed = "\n".join(names)
-    return f"```{{toctree}}\n:hidden:\n:caption: Side lessons\n\n{listed}\n```" if names else ""
+def toctree(caption: str, pages: Sequence[str]) -> str:
+    """A part of the table of contents; nothing where it has no pages."""
+    listed = "\n".join(pages)
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```" if pages else ""
 
 
 def name_cells(app: Sphinx, document: nodes.document) -> None:

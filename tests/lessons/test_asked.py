@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from notebook_rules import executed, known_tags, no_errors, no_leaks, normal, plain
+from notebook_rules import LINK, executed, known_tags, no_errors, no_leaks, normal, plain
 
 from tools.lessons import asked_paths, read
 
 PAGES = asked_paths()
-LINK = re.compile(r"\]\((\.\./[^)#]+|[a-z_]+\.ipynb)?(?:#([^)]+))?\)")
-
-
-def cells_of(path: Path) -> list:
-    return read(path).cells
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -32,7 +27,7 @@ def test_a_page_keeps_to_the_rules(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_question_is_answered_by_a_cell_or_by_a_link_to_one(path: Path) -> None:
-    cells = cells_of(path)[2:]
+    cells = read(path).cells[2:]
     bare = []
     for cell, after in zip(cells, [*cells[1:], None], strict=True):
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
@@ -46,7 +41,7 @@ def test_a_question_is_answered_by_a_cell_or_by_a_link_to_one(path: Path) -> Non
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_cell_is_short_and_asserts_and_shows(path: Path) -> None:
     wrong = []
-    for cell in cells_of(path):
+    for cell in read(path).cells:
         if cell.cell_type != "code" or cell.id == "set-up":
             continue
         lines = [line for line in cell.source.splitlines() if line.strip()]
@@ -58,22 +53,25 @@ def test_a_cell_is_short_and_asserts_and_shows(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_each_link_leads_to_a_cell(path: Path) -> None:
     dead = []
-    for cell in cells_of(path):
+    for cell in read(path).cells:
         if cell.cell_type != "markdown":
             continue
-        for file, anchor in LINK.findall(cell.source):
-            target = (path.parent / file).resolve() if file else path
+        for link in LINK.findall(cell.source):
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            if ":" in link:  # an address
+                continue
             if not target.is_file():
-                dead.append((cell.id, file))
-            elif anchor and anchor not in {other.id for other in cells_of(target)}:
-                dead.append((cell.id, file, anchor))
+                dead.append((cell.id, link))
+            elif anchor and anchor not in {other.id for other in read(target).cells}:
+                dead.append((cell.id, link))
     assert dead == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_each_cell_stands_alone_and_holds_under_another_seed(path: Path) -> None:
     """As a reader runs one: after the set-up, and nothing else."""
-    set_up, *others = [cell for cell in cells_of(path) if cell.cell_type == "code"]
+    set_up, *others = [cell for cell in read(path).cells if cell.cell_type == "code"]
     space: dict[str, object] = {}
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
