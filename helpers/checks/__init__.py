@@ -17,6 +17,7 @@ import math
 import numbers
 import os
 import random
+import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,7 +80,7 @@ def _judged(judge: Callable[..., str], answer: object) -> Result:
             torch.random.fork_rng(devices=[]),
             _as_it_was(),
         ):
-            torch.default_generator.seed()
+            torch.default_generator.manual_seed(fresh_seed())
             return Result(RIGHT, judge(answer))
     except Wrong as wrong:
         return Result(WRONG, str(wrong))
@@ -89,6 +90,11 @@ def _judged(judge: Callable[..., str], answer: object) -> Result:
         # A check must not end in a traceback whatever the answer is: an object whose
         # comparison raises is as good an answer as any.
         return Result(WRONG, f"Your answer could not be checked: {_first_line(error)}")
+
+
+def fresh_seed() -> int:
+    """A seed that nobody can guess, from 0 to 2**63 - 1; what a check draws begins with it."""
+    return secrets.randbits(63)
 
 
 @contextlib.contextmanager

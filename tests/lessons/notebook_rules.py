@@ -5,6 +5,7 @@ sitting_rules.py, on all lessons and side lessons, and breaks a good notebook on
 that the rule can fail.
 """
 
+import ast
 import base64
 import re
 import statistics
@@ -257,6 +258,27 @@ def exercises_whole(nb: NotebookNode, path: Path) -> Iterator[str]:
         streams = [out.get("text", "") for out in stub.outputs if out.get("name") == "stdout"]
         if len(stub.outputs) != 1 or not "".join(streams).startswith("Not attempted"):
             yield f"{stub.id}: shows something else than 'Not attempted'"
+        below = "\n".join(
+            cell.source
+            for cell in nb.cells[exercise.stub + 1 :]
+            if cell.cell_type == "code" and "exercise" not in tags(cell)
+        )
+        for name in sorted(made(exercise.code) & names(ast.parse(below), ast.Load)):
+            yield f"{stub.id}: a cell below uses {name!r}, which the solution makes"
+
+
+def names(tree: ast.AST, use: type[ast.expr_context]) -> set[str]:
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return {node.id for node in nodes if isinstance(node.ctx, use)}
+
+
+def made(code: str) -> set[str]:
+    """The names that this code leaves to the cells below it."""
+    found = set()
+    for part in ast.parse(code).body:
+        own = isinstance(part, ast.FunctionDef | ast.ClassDef)
+        found |= {part.name} if own else names(part, ast.Store)
+    return found
 
 
 def enough_figures(nb: NotebookNode, path: Path) -> Iterator[str]:

@@ -277,6 +277,7 @@ BREAKAGES: dict[str, dict[str, Callable[[NotebookNode], object]]] = {
         "no minutes": replacing("5 minutes", "soon"),
         "no check": replacing("check.row_1(answer)", "print(answer)"),
         "another's check": replacing("check.row_1(answer)", "other.row_1(answer)"),
+        "its solution is used below": replacing("print(2)", "print(answer)"),
         "none": lambda nb: [unpaired(nb) for _ in range(3)],
         "solved": lambda nb: cell(nb, "exercise").outputs[0].__setitem__("text", "Right.\n"),
     },
@@ -313,6 +314,15 @@ CASES = [
 def test_lesson(rule: Rule, path: Path) -> None:
     complaints = list(rule(read(path), path))
     assert not complaints, "\n".join([path.name, *complaints])
+
+
+def test_each_exercises_solution_runs_below_its_stub(request: pytest.FixtureRequest) -> None:
+    items = [item for item in request.session.items if item.path.suffix == ".ipynb"]
+    if not items:
+        pytest.skip("No notebook is run in this session")
+    stubs = [i for i in items if "exercise" in course.tags(i.cell) and "Solution" not in i.name]
+    solved = [item.name for item in items if item.name.startswith("Solution of ")]
+    assert solved == [f"Solution of {stub.cell.id}" for stub in stubs] and stubs
 
 
 def test_lessons_are_stored_as_make_lessons_stores_them() -> None:

@@ -426,7 +426,7 @@ WRONG = {
         (padding_zeroed, "has become zeros"),
         (overwritten, "into `like`"),
         (rows_alone, "nn.Embedding is wanted"),
-        (across, "below rows"),
+        (across, "below rows|is of shape"),
         (lambda table, like: table, "old table itself"),
         (lambda table, like: nn.Embedding.from_pretrained(table.weight.detach()), "shape"),
     ],
@@ -458,7 +458,7 @@ WRONG = {
     ],
     "visual_question_answering.at_least_one": [
         (lambda s: s.sigmoid().sum(-1), "above 1"),
-        (lambda s: s.sigmoid().sum(-1).clamp(max=1), "do not add up"),
+        (lambda s: s.sigmoid().sum(-1).clamp(max=1), "do not add up|always 1"),
         (lambda s: s.sigmoid().amax(-1), "likeliest"),
         (lambda s: s.sigmoid().mean(-1), "mean chance"),
         (lambda s: s.sigmoid().prod(-1), "all of them fit"),
