@@ -52,7 +52,8 @@ def _solution(stub: IPyNbCell) -> IPyNbCell:
     """The test that runs the solution of this stub's exercise and wants its check to say right."""
     cells = stub.parent.nb.cells
     (code,) = [code for at, code in lessons.exercises(stub.parent.nb) if cells[at] is stub.cell]
-    source = f'{code}\nassert {stub.cell.source.splitlines()[-1]}.state == "right"'
+    call = stub.cell.source.splitlines()[-1]
+    source = f'{code}\n_found = {call}\nassert _found.state == "right", _found.hint'
     return IPyNbCell.from_parent(
         stub.parent,
         name=f"Solution of {stub.cell.id}",
