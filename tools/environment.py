@@ -91,6 +91,7 @@ def reason(said: str) -> str:
 def pip_install(*arguments: str) -> None:
     """Run `pip install` in .venv. Its complaints are shown, and kept to tell the reason by."""
     command = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-compile"]  # a minute for what is never imported; Python compiles the rest
     if has_wheels():
         command += ["--no-index", "--find-links", ROOT / "wheels"]
     said = ""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from sphinx.search.en import SearchEnglish
 
 from helpers import claims
 from tools import lessons, tables
@@ -178,14 +179,43 @@ def test_headings_and_pictures_are_in_order(pages: Pages) -> None:
     assert not [complaint for name in pages for complaint in untidy(name, pages[name])]
 
 
-def test_a_reader_can_search(site: Path) -> None:
+def finder(site: Path) -> Callable[[str], set[str]]:
+    """A function that names the pages in which the site's search finds all words of a text."""
     text = (site / "searchindex.js").read_text(encoding="utf-8")
     index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
-    found = set()  # pages with "skip", as in skip-gram: in a text, or in a heading
-    for where in ("terms", "titleterms"):
-        pages = index[where].get("skip", [])
-        found |= {pages} if isinstance(pages, int) else set(pages)
-    assert "notebooks/06_word2vec_from_scratch" in [index["docnames"][i] for i in found]
+    english = SearchEnglish({})
+
+    def pages_with(word: str) -> set[str]:
+        """Those that have the word in a text or in a heading."""
+        found: set[int] = set()
+        for where in ("terms", "titleterms"):
+            pages = index[where].get(english.stem(word.lower()), [])
+            found |= {pages} if isinstance(pages, int) else set(pages)
+        return {index["docnames"][i] for i in found}
+
+    def pages(text: str) -> set[str]:
+        words = [w for w in english.split(text) if english.word_filter(english.stem(w.lower()))]
+        return set.intersection(*map(pages_with, words))
+
+    return pages
+
+
+def test_a_reader_can_search(site: Path) -> None:
+    assert "notebooks/06_word2vec_from_scratch" in finder(site)("skip-gram")
+    assert finder(site)("skip nowhere-to-be-found") == set()
+
+
+def test_the_search_finds_each_error_by_its_words(site: Path) -> None:
+    pages, lost, seen = finder(site), [], 0
+    for path in lessons.asked_paths():
+        for cell in lessons.read(path).cells:
+            if "error" in lessons.tags(cell):
+                heading = cell.source.splitlines()[0]
+                code = re.search(r"`([^`]+)`", heading)
+                said = code[1] if code else heading.removeprefix("## ")
+                lost += [] if f"notebooks/asked/{path.stem}" in pages(said) else [said]
+                seen += 1
+    assert lost == [] and seen > 30
 
 
 def test_faults_are_noticed(tmp_path: Path) -> None:
