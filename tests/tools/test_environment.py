@@ -177,10 +177,17 @@ def test_binder_installs_the_list() -> None:
 def test_workflows_cover_three_systems_and_the_newest_torch_blocks_nothing() -> None:
     rows = workflow("tests")["jobs"]["tests"]["strategy"]["matrix"]["include"]
     assert {row["os"].partition("-")[0] for row in rows} == {"ubuntu", "macos", "windows"}
-    newest = workflow("newest-torch")
-    assert newest["jobs"]["newest"]["continue-on-error"] is True
+    weekly = workflow("weekly")
+    assert weekly["jobs"]["newest"]["continue-on-error"] is True
     # YAML reads the key `on` as true.
-    assert newest[True]["schedule"]
+    assert weekly[True]["schedule"]
+
+
+def test_each_python_is_tried_by_a_workflow() -> None:
+    rows = workflow("tests")["jobs"]["tests"]["strategy"]["matrix"]["include"]
+    rows += workflow("weekly")["jobs"]["elsewhere"]["strategy"]["matrix"]["include"]
+    tried = {tuple(map(int, row["python"].split("."))) for row in rows}
+    assert tried == {(3, minor) for minor in range(OLDEST[1], NEWEST[1] + 1)}
 
 
 def test_windows_runs_what_make_test_runs() -> None:
