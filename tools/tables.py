@@ -62,13 +62,17 @@ def side_list(folder: str = "notebooks") -> str:
     return " · ".join(links) or "None yet."
 
 
+def topic(path: Path) -> str:
+    """What a notebook of questions is about, from its title."""
+    return read(path).cells[0].source.splitlines()[0].removeprefix("# Asked: ")
+
+
 def questions() -> str:
     """The questions that people ask, each with a link to its answer: errors first, then topics."""
     errors, topics = [], []
     for path in asked_paths():
         cells = read(path).cells
-        title = cells[0].source.splitlines()[0].removeprefix("# Asked: ")
-        topics.append(f"\n## [{title}]({path.name})\n")
+        topics.append(f"\n## [{topic(path)}]({path.name})\n")
         for cell in cells:
             if found := re.match(r"## (.+)", cell.source):
                 line = f"- [{found[1]}]({path.name}#{cell.id})"
