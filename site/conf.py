@@ -86,6 +86,8 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = tables.between(source[0], "claims", "```{claims}\n```")
     if docname == root_doc:
         source[0] = source[0].replace("{{side}}", tables.side_list("../notebooks"))
+        side = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
+        source[0] = source[0].replace("{{side-toctree}}", toctree("Side lessons", side))
         asked = [
             f"{tables.topic(path)} <../notebooks/asked/{path.stem}>"
             for path in lessons.asked_paths()
@@ -101,20 +103,13 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
             slugs = {make(words) for words in headings for make in (github_slugify, nodes.make_id)}
             if cell["cell_type"] == "markdown" and cell["id"] not in slugs:
                 cell["source"] = f'<div id="{cell["id"]}"></div>\n\n{text}'
-        number = docname.removeprefix("notebooks/")[:3]  # "01_"
-        every = lessons.side_paths(Path(app.srcdir) / "notebooks")
-        side = [f"more/{p.stem}" for p in every if p.stem.startswith(number) and p.exists()]
-        if docname in [f"notebooks/{name}" for name in lessons.LESSONS]:
-            last = nb["cells"][-1]  # so that the side lessons stand below theirs in the navigation
-            last["source"] = f"{''.join(last['source'])}\n\n{toctree('', side)}"
         source[0] = json.dumps(nb)
 
 
 def toctree(caption: str, pages: Sequence[str]) -> str:
     """A part of the table of contents; nothing where it has no pages."""
-    options = "\n".join([":hidden:", *([f":caption: {caption}"] if caption else [])])
     listed = "\n".join(pages)
-    return f"```{{toctree}}\n{options}\n\n{listed}\n```" if pages else ""
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```" if pages else ""
 
 
 def name_cells(app: Sphinx, document: nodes.document) -> None:
