@@ -258,18 +258,33 @@ def exercises_whole(nb: NotebookNode, path: Path) -> Iterator[str]:
         streams = [out.get("text", "") for out in stub.outputs if out.get("name") == "stdout"]
         if len(stub.outputs) != 1 or not "".join(streams).startswith("Not attempted"):
             yield f"{stub.id}: shows something else than 'Not attempted'"
-        below = "\n".join(
-            cell.source
-            for cell in nb.cells[exercise.stub + 1 :]
-            if cell.cell_type == "code" and "exercise" not in tags(cell)
-        )
-        for name in sorted(made(exercise.code) & names(ast.parse(below), ast.Load)):
+        below = [c for c in nb.cells[exercise.stub + 1 :] if c.cell_type == "code"]
+        read_below = [names_of(tree_of(c))[1] for c in below if "exercise" not in tags(c)]
+        for name in sorted(made(exercise.code) & set().union(*read_below)):
             yield f"{stub.id}: a cell below uses {name!r}, which the solution makes"
 
 
-def names(tree: ast.AST, use: type[ast.expr_context]) -> set[str]:
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return {node.id for node in nodes if isinstance(node.ctx, use)}
+def tree_of(cell: NotebookNode) -> ast.Module:
+    """A code cell's syntax tree; lines for IPython (%, !) are left out."""
+    lines = ["pass" if line[:1] in ("%", "!") else line for line in cell.source.split("\n")]
+    return ast.parse("\n".join(lines))
+
+
+def names_of(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """The names that this code sets, and those that it reads."""
+    sets, reads = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (reads if isinstance(node.ctx, ast.Load) else sets).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            sets.add(node.name)
+        elif isinstance(node, ast.arg):
+            sets.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            sets.add(node.name)
+        elif isinstance(node, ast.alias):
+            sets.add((node.asname or node.name).partition(".")[0])
+    return sets, reads
 
 
 def made(code: str) -> set[str]:
@@ -277,7 +292,7 @@ def made(code: str) -> set[str]:
     found = set()
     for part in ast.parse(code).body:
         own = isinstance(part, ast.FunctionDef | ast.ClassDef)
-        found |= {part.name} if own else names(part, ast.Store)
+        found |= {part.name} if own else names_of(part)[0]
     return found
 
 

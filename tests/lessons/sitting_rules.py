@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nbformat import NotebookNode
-from notebook_rules import Rule, code_cells, number, sections
+from notebook_rules import Rule, code_cells, names_of, number, sections, tree_of
 
 from tools import budget
 from tools.lessons import is_side, tags
@@ -33,12 +33,6 @@ def sitting(nb: NotebookNode, path: Path) -> Iterator[str]:
     numbered = [words for words in sections(nb) if re.match(r"\d+\. ", words)]
     if not fewest <= len(numbered) <= most:
         yield f"{len(numbered)} numbered sections, not {fewest} to {most}"
-
-
-def tree_of(cell: NotebookNode) -> ast.Module:
-    """A code cell's syntax tree; lines for IPython (%, !) are left out."""
-    lines = ["pass" if line[:1] in ("%", "!") else line for line in cell.source.split("\n")]
-    return ast.parse("\n".join(lines))
 
 
 def trees(nb: NotebookNode) -> Iterator[tuple[NotebookNode, ast.Module]]:
@@ -109,23 +103,6 @@ def drawing_folded(nb: NotebookNode, path: Path) -> Iterator[str]:
             yield f"{cell.id}: draws, and is not folded: tag it hide-input"
         if budget.folded(cell) and not draws:
             yield f"{cell.id}: folded, and draws nothing"
-
-
-def names_of(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """The names that a code cell sets, and those that it reads."""
-    sets, reads = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (reads if isinstance(node.ctx, ast.Load) else sets).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            sets.add(node.name)
-        elif isinstance(node, ast.arg):
-            sets.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            sets.add(node.name)
-        elif isinstance(node, ast.alias):
-            sets.add((node.asname or node.name).partition(".")[0])
-    return sets, reads
 
 
 def sections_alone(nb: NotebookNode, path: Path) -> Iterator[str]:
