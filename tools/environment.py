@@ -91,7 +91,6 @@ def reason(said: str) -> str:
 def pip_install(*arguments: str) -> None:
     """Run `pip install` in .venv. Its complaints are shown, and kept to tell the reason by."""
     command = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    command += ["--no-compile"]  # on one core; compile_all does it on all of them
     if has_wheels():
         command += ["--no-index", "--find-links", ROOT / "wheels"]
     said = ""
@@ -103,15 +102,6 @@ def pip_install(*arguments: str) -> None:
             said += line
     if pip.returncode:
         sys.exit(reason(said) or "pip failed. What it says about it stands above.")
-
-
-def compile_all() -> None:
-    """Compile what .venv holds, on all cores.
-
-    Left to the first imports it would be done again in each notebook wherever Python is told not
-    to write bytecode, as in many containers. Files that no Python can compile are passed over.
-    """
-    subprocess.run([PYTHON, "-m", "compileall", "-qq", "-j", "0", VENV])
 
 
 def ensure(dev: bool = False) -> None:
@@ -141,7 +131,6 @@ def ensure(dev: bool = False) -> None:
     pip_install("-r", names[-1])
     # Built with the setuptools that the list pins, hence without a second, isolated download.
     pip_install("--no-build-isolation", "--no-deps", "-e", ".")
-    compile_all()
     file.write_text(json.dumps({**note, **wanted, "root": str(ROOT)}), encoding="utf-8")
     print("The environment .venv is ready.")
 

@@ -231,7 +231,6 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         environment, "make_venv", lambda: (done.append("venv"), venv.mkdir(exist_ok=True))
     )
     monkeypatch.setattr(environment, "pip_install", lambda *arguments: done.append(arguments[-1]))
-    monkeypatch.setattr(environment, "compile_all", lambda: None)
     return done
 
 
