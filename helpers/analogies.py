@@ -17,7 +17,7 @@ import numpy as np
 from helpers.documentation import DATA
 
 PARTS = ("choosing", "kept")
-NEAR = 10  # a pair counts where each word is asked for the other: is it among so many nearest?
+NEAR = 10  # a pair counts for a word if the other is among so many nearest
 _CHUNK = 1 << 14  # rows normalised at once: a file of millions needs no second copy of itself
 _TIE = 1e-6  # cosines this close are one in float32, and a tie is not won
 
@@ -100,8 +100,8 @@ def score(
     An analogy is right where, of all rows, d's has the greatest cosine with b - a + c, each of
     the three taken at length 1; a, b and c themselves do not compete (3CosAdd, as in Mikolov et
     al. 2013, "Linguistic Regularities in Continuous Space Word Representations"). A pair is asked
-    twice: is the other word among the `NEAR` nearest of this one? Who shares a place with
-    another row does not win it, so rows that are all the same score 0.
+    twice: is the other word among the `NEAR` nearest of this one? A tie is not a win, so
+    rows that are all the same score 0.
 
     More rows make every question harder: compare scores over the same words only.
 

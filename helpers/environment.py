@@ -39,7 +39,8 @@ def wrong_python() -> str:
         return ""
     return (
         f"This is Python {sys.version.split()[0]}, and the course needs {SUPPORTED}. Install one "
-        "of them; if `make` does not find it, name it: make lab PYTHON=python3.12"
+        "of them; if it is not found, name it: make lab PYTHON=python3.12, or without make "
+        "py -3.12 tools\\environment.py"
     )
 
 

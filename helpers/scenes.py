@@ -143,9 +143,9 @@ class Question(NamedTuple):
 def sample(count: int, seed: int) -> list[Scene]:
     """`count` scenes of 2 to 5 things, which may overlap, painted in their order.
 
-    Shape, colour and size of each thing are drawn uniformly, then a place is sought where it
-    leaves the centre and `VISIBLE` of the area of every thing before it to be seen, with its own
-    centre `CELL` pixels or more from theirs, across or down. A scene in which no place is found
+    Shape, colour and size of each thing are drawn uniformly, then a place where the centre
+    and `VISIBLE` of the area of every earlier thing stay visible, and its own centre is `CELL`
+    pixels or more from theirs, across or down. A scene in which no place is found
     for a thing is drawn anew, so where there are many things, more of them are small.
 
     Raises:

@@ -198,8 +198,8 @@ def train(
     a centre's window is drawn from 1 to `window`, after subsampling; the learning rate falls in a
     line from `alpha` to `min_alpha`. Two things differ. Sentences are shuffled before each epoch,
     which the negatives rely on. And rows move once for about 1000 centres, fewer where a word makes
-    up more than a sixtieth of the text, by the sum of their gradients: for each place of a word, no
-    number moves by more than `largest`.
+    up more than a sixtieth of the text. Each occurrence of a word adds its move, in which no number
+    is above `largest`.
 
     Args:
         sentences: lists of words, or what `read` made of them; then `min_count` is not used.
@@ -241,7 +241,9 @@ def train(
         for epoch in range(epochs):
             for done, ids, sentence, reach in blocks(corpus, keep, window, generator):
                 done = (epoch + done) / epochs
-                if told < (told := int(done * _REPORTS)):
+                reached = int(done * _REPORTS)
+                if told < reached:
+                    told = reached
                     _report(told, rows, callback, bar)
                 rate = alpha - (alpha - min_alpha) * done
                 of_centres, of_all = ids[:, window:-window].flatten(), ids.flatten()

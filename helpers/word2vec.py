@@ -31,8 +31,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 _BLOCK = 1 << 21  # bytes: few enough to stay in the processor's cache until they are copied
-_MOST_NUMBERS = 1_000_000  # in a row, and
-_LONGEST_WORD = 10_000  # bytes: so far goes what a damaged file can make us look for
+_MOST_NUMBERS = 1_000_000  # the most numbers in a row
+_LONGEST_WORD = 10_000  # bytes: how far we search for a word's end in a damaged file
 _GZIP = 1032  # times its own size is the most that a gzip file unpacks to
 _BAR_FROM = 20_000_000  # bytes: less is loaded before a bar would show
 _HUGE = 1e32  # no trained vector has such a number; bytes that are no float32 often do
@@ -80,8 +80,8 @@ def load(
         path: the file. One packed by gzip is told by its first bytes.
         words: load the rows of these words only. Of the other rows the word is checked, the
             numbers are not.
-        binary: whether the file is binary. Default: as its first row looks; where that leaves a
-            doubt, not if the name ends in .txt, .vec, .txt.gz or .vec.gz.
+        binary: whether the file is binary. Default: told by its first row; in doubt, text if
+            the name ends in .txt, .vec, .txt.gz or .vec.gz.
         errors: for words that are not in `encoding`, as in bytes.decode: "strict", "replace",
             "ignore". word2vec's own tool can cut a long word in the middle of a letter.
         progress: whether to show a bar. Default: where loading takes more than a second. Where

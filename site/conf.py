@@ -33,7 +33,8 @@ extensions = ["myst_nb"]
 root_doc, CLAIMS = "site/index", "site/claims"
 include_patterns = [
     *(path.relative_to(lessons.FOLDER.parent).as_posix() for path in lessons.every()),
-    *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/asked/README.md"),
+    *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md"),
+    *("notebooks/more/README.md", "notebooks/asked/README.md"),
 ]
 # Folders that would only be walked through; the rest is held by the patterns above.
 exclude_patterns = [".*", "build", "tests", "helpers", "tools", "**/.ipynb_checkpoints"]
@@ -85,8 +86,8 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == CLAIMS:
         source[0] = tables.between(source[0], "claims", "```{claims}\n```")
     if docname == root_doc:
-        source[0] = source[0].replace("{{side}}", tables.side_list("../notebooks"))
         side = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
+        side.insert(0, "All of them <../notebooks/more/README>")
         source[0] = source[0].replace("{{side-toctree}}", toctree("Side lessons", side))
         asked = [
             f"{tables.topic(path)} <../notebooks/asked/{path.stem}>"

@@ -68,7 +68,7 @@ def unlinked(source: str) -> str:
 
 
 def masked(source: str, kept: set[str]) -> str:
-    """`source` with blanks in the place of what is no prose, but for the code in `kept`."""
+    """`source` with all but prose, and the code in `kept`, blanked out."""
     return NO_PROSE.sub(lambda m: m[0] if m[0] in kept else " " * len(m[0]), source)
 
 
@@ -82,7 +82,7 @@ def pattern(form: str, ordinary: bool) -> str:
 
 
 def first_uses(glossary: list[Term], lessons: list[list[str]]) -> dict[str, Use]:
-    """By slug each term's first use in `lessons`; in "sparse gradient" no gradient is used."""
+    """By slug each term's first use in `lessons`; "sparse gradient" is no use of "gradient"."""
     named = {form: term for term in glossary for form in term.forms}
     forms = sorted(named, key=len, reverse=True)
     either = "|".join(f"({pattern(form, named[form].name in ORDINARY)})" for form in forms)
@@ -114,7 +114,7 @@ def linked(
 
 
 def prose(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells that use words: no solution, and none that announces what a lesson explains."""
+    """Markdown cells, without solutions and those that only announce (title, card, More, Next)."""
     cells = [cell for cell in nb.cells if cell.cell_type == "markdown"]
     return [c for c in cells if "solution" not in tags(c) and not ANNOUNCES.search(c.source)]
 

@@ -96,7 +96,7 @@ def main() -> int:
     try:
         webbrowser.get()
         print("ok  a browser")
-    except webbrowser.Error:  # no fault: a server has none
+    except webbrowser.Error:  # no fault: a server has no browser
         print("    no browser here: open the address that JupyterLab prints where there is one")
     if wrong:
         print(f"Not ready. What says NO above ({len(wrong)}) is to be mended; then run this again.")

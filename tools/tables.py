@@ -1,9 +1,10 @@
-"""What is drawn from something else, written where it is shown: `make tables`.
+"""Text made from other files, written where it is shown: `make tables`.
 
 | where | what | from |
 |:--|:--|:--|
 | the card of a lesson | its minutes | the formula in tools/budget.py |
-| README.md | the lessons, their minutes; five claims | the lessons, data/claims.csv |
+| README.md | the lessons, their minutes; four claims | the lessons, data/claims.csv |
+| notebooks/more/README.md | the side lessons, their minutes | the side lessons |
 | site/claims.md | all claims | data/claims.csv |
 | notebooks/asked/README.md | the questions, by topic | the notebooks beside it |
 | site/host_tables.md | what works with a table on the host | helpers/offload's docstring |
@@ -24,7 +25,7 @@ from tools.lessons import FOLDER, asked_paths, paths, read, side_paths, store, t
 
 ROOT = FOLDER.parent
 # The claims that surprise most; the README shows them.
-SURPRISING = ("C19", "C05", "C11", "C13", "C29")
+SURPRISING = ("C19", "C05", "C11", "C29")
 
 
 def between(text: str, name: str, fresh: str) -> str:
@@ -42,24 +43,15 @@ def opening(nb: NotebookNode) -> tuple[str, str]:
     return title.partition(" · ")[2], " ".join(question.split())
 
 
-def lessons_table() -> str:
-    """The lessons as a Markdown table: number and title, question, minutes."""
-    lines = ["| lesson | the question it answers | minutes |", "|:--|:--|--:|"]
-    for path in paths():
+def lessons_table(kind: str, listed: list[Path], folder: str = "") -> str:
+    """Lessons as a Markdown table: number and title, question, minutes."""
+    lines = [f"| {kind} | the question it answers | minutes |", "|:--|:--|--:|"]
+    for path in listed:
         nb = read(path)
         title, question = opening(nb)
-        name = f"[{path.name[:2]} {title}](notebooks/{path.name})"
+        name = f"[{path.name[:2]} {title}]({folder}{path.name})"
         lines.append(f"| {name} | {question} | {budget.card(nb)} |")
     return "\n".join(lines)
-
-
-def side_list(folder: str = "notebooks") -> str:
-    """Links to the side lessons in one line; a sentence where there is none."""
-    names = [(read(path), path) for path in side_paths()]
-    links = [
-        f"[{path.name[:2]} {opening(nb)[0]}]({folder}/more/{path.name})" for nb, path in names
-    ]
-    return " · ".join(links) or "None yet."
 
 
 def topic(path: Path) -> str:
@@ -82,7 +74,7 @@ def questions() -> str:
 
 
 def surprising() -> str:
-    """The five claims that surprise most, as a Markdown table."""
+    """The four claims that surprise most, as a Markdown table."""
     by_id = {claim.id: claim for claim in claims.read()}
     lines = ["| they said | verdict | what the cell shows |", "|:--|:--|:--|"]
     for name in SURPRISING:
@@ -93,8 +85,7 @@ def surprising() -> str:
 
 def readme(text: str) -> str:
     """README.md with its tables drawn anew."""
-    text = between(text, "lessons", lessons_table())
-    text = between(text, "side", side_list())
+    text = between(text, "lessons", lessons_table("lesson", paths(), "notebooks/"))
     return between(text, "surprising", surprising())
 
 
@@ -104,11 +95,13 @@ def drawn() -> dict[Path, Callable[[str], str]]:
     The order matters: the guide's plans are drawn from the instructor's pages.
     """
     every_claim = claims.table(claims.read())
+    beside = lessons_table("side lesson", side_paths())
     rows = helpers.offload.__doc__.splitlines()
     host_tables = "\n".join(row for row in rows if row.startswith("|"))
     found: dict[Path, Callable[[str], str]] = {
         ROOT / "README.md": readme,
         ROOT / "site" / "claims.md": partial(between, name="claims", fresh=every_claim),
+        FOLDER / "more" / "README.md": partial(between, name="side", fresh=beside),
         FOLDER / "asked" / "README.md": lambda text: between(text, "questions", questions()),
         ROOT / "site" / "host_tables.md": partial(between, name="host-tables", fresh=host_tables),
     }

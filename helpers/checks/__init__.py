@@ -196,7 +196,7 @@ def _copy(value: object) -> object:
 
 
 def _untouched(mine: torch.Tensor, before: torch.Tensor) -> bool:
-    """Whether nothing was written into `mine`, not even (but through .data) to be put back."""
+    """Whether `mine` was never written to, not even to be put back (.data is not seen)."""
     same_form = mine.shape == before.shape and mine.requires_grad == before.requires_grad
     return same_form and mine._version == 0 and torch.equal(mine, before)
 
@@ -271,7 +271,7 @@ def same_gradient(
 
 
 def elsewhere(function: object, *inputs: object, name: str = "your function") -> object:
-    """What the function returns where new tensors are not made beside the inputs on their own.
+    """What the function returns where the default device is not that of the inputs.
 
     It stands for a GPU: a tensor made without device= (as torch.zeros(3)) is then on another device
     than the inputs. `Wrong` where that shows.

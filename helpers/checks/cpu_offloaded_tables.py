@@ -119,7 +119,7 @@ def _cases(V: int, D: int, slots: int, tables: int) -> list[tuple[float, float, 
         (0.5 * cached, 1.1 * whole, "The cache's rows do not fit on the GPU."),
         (a_little * cached, 2 * whole, "The cache must leave a fifth of the GPU too."),
         (1.23 * cached, 2 * whole, "The cache must leave a fifth of the GPU too, and not less."),
-        (1.4 * cached, whole - cached // 2, "The cached rows have their place on the host too."),
+        (1.4 * cached, whole - cached // 2, "Cached rows and state have a place on the host too."),
         (0.9 * whole, 0.8 * whole, "Behind a cache, the host needs room for all of it."),
         (0.5 * cached, 0.4 * whole, "Neither side can hold it."),
     ]

@@ -17,9 +17,9 @@ What works with a table on the host (each entry is run by a test):
 | autocast, checkpointing | as nn.Embedding | as nn.Embedding |
 | GradScaler | as nn.Embedding | `scaler.step(table)`, then `table.zero_grad()` |
 | accumulation, a skipped batch | as nn.Embedding | `table.zero_grad()` forgets |
-| SGD, Adagrad, SparseAdam | as nn.Embedding | SGD, Adagrad: its own `step()` |
-| Adam, momentum, decay, fused | `sparse=False` | no |
-| clipping | `sparse=False` | over `table.param_groups[0]["params"]` |
+| SGD (momentum too), Adagrad, SparseAdam | as nn.Embedding | SGD, Adagrad: its own `step()` |
+| Adam, decay, fused | `sparse=False` | no |
+| clipping by clip_grad_norm_ | `sparse=False` | over `table.param_groups[0]["params"]` |
 | a schedule of the rate | as nn.Embedding | `table.lr = schedule.get_last_lr()[0]` |
 | a penalty on looked-up rows | as nn.Embedding | as nn.Embedding |
 | a penalty on the weight, tied weights | as nn.Embedding | refused by `step()` |
@@ -32,7 +32,7 @@ What works with a table on the host (each entry is run by a test):
 | torch.compile | look-ups are left out; no `fullgraph` | look-ups are left out; no `fullgraph` |
 | torch.export | as nn.Embedding | after `table.flush()` |
 | torch.fx | as a leaf of the tracer | as a leaf of the tracer |
-| torch.jit | no | no |
+| torch.jit.script | refused | refused |
 | several tables | one Prefetcher over a list or dict | one Prefetcher over a list or dict |
 | DDP | in a DDP of its own, over gloo | no: one process |
 | fully_shard | ignored by it, in a DDP of its own | no: one process |
@@ -41,7 +41,7 @@ What works with a table on the host (each entry is run by a test):
 | DataLoader workers, share_memory | as nn.Embedding | as nn.Embedding |
 | look-ups in several threads | as nn.Embedding | as nn.Embedding |
 
-"No" and "refused" differ: what is refused says so in an error; what is not supported does harm.
+"Refused" raises an error; "no" raises none, and the result is wrong.
 """
 
 from .cached import CachedEmbedding

@@ -17,8 +17,8 @@ OWN, IN_USE = 2**31 - 1, 2**31 - 2  # in the place of a count: rows that are not
 class Cache:
     """`rows` slots on a device for the rows of one or more host tables, (V, D) each, side by side.
 
-    `slot_of` says in which slot an id's row is, or -1, and nothing else does: `id_of` tells whose
-    row was put into a slot, and holds only where `slot_of` agrees. So a row is in the cache from
+    Only `slot_of` decides in which slot an id's row is, or -1 for none. `id_of` says whose row was
+    last put into a slot, and is valid only where `slot_of` agrees. So a row is in the cache from
     the moment that `slot_of` says so, and after an exception between any two operations each row is
     either here or on the host with its newest numbers.
 
@@ -45,13 +45,13 @@ class Cache:
             counts = counts.to(CPU).clamp(0, IN_USE - 1).int()
             self.counts = crossing.to_device(counts, device, meter)
         self.lookups, self.found = 0, torch.zeros((), dtype=torch.int64, device=device)
-        self.newer = False  # than the host's: whether rows may be
-        self.epoch = object()  # another one when rows in use lose their slots
+        self.newer = False  # whether rows may be newer than the host's
+        self.epoch = object()  # replaced when rows in use lose their slots
 
     def admit(self, wanted: LookUp, in_use: Iterable[LookUp], ahead: bool = False) -> bool:
         """Give each of the distinct ids a slot, evicting rows with the smallest counts.
 
-        Ahead of its turn, only if no row that is in use loses its own, else False. RuntimeError if
+        With `ahead`, returns False rather than evict a row that is in use. RuntimeError if
         there are more distinct ids than slots.
         """
         ids, first = wanted.distinct, wanted.slots is None
@@ -73,7 +73,7 @@ class Cache:
             if self.learns:
                 self.counts[ids] += 1
         wanted.slots = self.slot_of[ids].long()
-        wanted.epoch = self.epoch  # last: now the slots are believed
+        wanted.epoch = self.epoch  # last: it makes the slots valid
         return True
 
     def _room_for(

@@ -211,7 +211,7 @@ class CachedEmbedding(OffloadedEmbedding):
         return Cache(self._tables(), self.cache_rows, device, self.counts, self.meter)
 
     def _tables(self) -> list[Tensor]:
-        # .data: what is written back leaves the version as it is, which tells of others' writes.
+        # .data: writing back must not raise the version, which is for others' writes.
         return [self._weight.data] + ([] if self.state is None else [self.state])
 
     # What a Prefetcher asks

@@ -40,8 +40,8 @@ class Meter:
 def to_device(tensor: Tensor, device: torch.device, meter: Meter) -> Tensor:
     """`tensor`, which lies on the host, on `device`; its bytes are counted.
 
-    A pinned tensor is copied while the host goes on; any other has been copied on return, since
-    not every accelerator reads memory that is not pinned before the host may change it. Where the
+    A pinned tensor is copied while the host goes on; any other has been copied on return:
+    else the host might change it before an accelerator has read it. Where the
     device is the CPU nothing is copied.
     """
     meter.add(to_device=tensor.nbytes)

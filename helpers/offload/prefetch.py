@@ -103,8 +103,8 @@ class Prefetcher:
                 if failure is not None:
                     raise failure
             finally:
-                # An error knows this frame. If the frame knew it, both would live on, as would
-                # those who called, their loops and threads, until the garbage is collected.
+                # An error's traceback refers to this frame. If the frame referred to the error too,
+                # this cycle would keep both, and the callers' loops and threads, for a while.
                 coming = waiting = future = failure = None
 
     def _started(
@@ -131,7 +131,7 @@ class Prefetcher:
         streams: list[torch.Stream | None],
     ) -> None:
         for one, at_work, here in zip(waiting, busy, streams, strict=True):
-            # What is left to the table is done alone, then the wait, which covers what came before.
+            # The table's lock is held until the side stream is done.
             with one.table._alone(), self._beside(here) as keep:
                 one.found = one.table._fetched_ahead(one.ids, at_work)
                 keep(one.found)
@@ -290,7 +290,7 @@ class _Journal:
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
-        self.waiting.clear()  # they know the journal, and it them
+        self.waiting.clear()  # breaks a reference cycle
 
     def open(self, waiting: _Waiting) -> None:
         self._look()

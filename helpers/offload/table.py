@@ -225,7 +225,7 @@ class OffloadedEmbedding(nn.Embedding):
         return weight
 
     def _stamp(self) -> tuple[int, int]:
-        """Another one after each write to the weight, and if another tensor takes its place."""
+        """A value that changes with each write to the weight, and with each new weight."""
         weight = self._weight
         if weight is not self._watched[0]:
             self._watched = (weight,)  # a tuple, or nn.Module would take it for a parameter

@@ -1,4 +1,4 @@
-"""A table on two processes, row-wise, by TorchRec: the numbers of one process.
+"""TorchRec cuts a table by rows over two processes: the same numbers as one process.
 
 Beside lesson 11, for Linux. TorchRec is no part of the course's environment; this adds it
 (`make clean` takes it away again):
@@ -33,7 +33,11 @@ from torchrec.distributed.planner.types import KernelConfig, TopologyFactory, Tr
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
-V, D, BATCH, STEPS, RATE = 1000, 16, 64, 5, 0.5
+V = 1000
+D = 16
+BATCH = 64
+STEPS = 5
+RATE = 0.5
 
 
 def sharded_table(weight: torch.Tensor, optimizer: type) -> DistributedModelParallel:
@@ -79,7 +83,7 @@ def loss(rows: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def adagrad_of_rows(table: nn.Embedding, squares: torch.Tensor) -> None:
-    """RowWiseAdagrad in the open: Adagrad with one sum of squares a row, of the row's mean."""
+    """RowWiseAdagrad by hand: for each row, the sum of its mean squared gradients."""
     squares += table.weight.grad.square().mean(dim=1)
     table.weight.data -= RATE * table.weight.grad / (squares.sqrt() + 1e-8)[:, None]
 
@@ -88,7 +92,8 @@ def main() -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(0)
-    weight, ids = torch.randn(V, D), torch.randint(V, (STEPS, BATCH))
+    weight = torch.randn(V, D)
+    ids = torch.randint(V, (STEPS, BATCH))
     target = torch.randn(BATCH, D)
     mine = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
 

@@ -93,6 +93,20 @@ def test_each_term_and_each_line_of_the_sheet_says_where_it_is_shown(
     assert 60 < len(sheet) <= 90  # it is one page
 
 
+def test_each_term_leads_to_a_cell_that_uses_it(
+    glossary: list[Term], books: list[NotebookNode]
+) -> None:
+    paths = [name(path) for path in taught()]
+    cells = {(path, c.id): c for path, nb in zip(paths, books, strict=True) for c in nb.cells}
+    wrong = []
+    for term in glossary:
+        _, path, cell = TO_CELL.search(term.text).groups()
+        words = cells[path, cell].source.casefold()
+        if not any(form.strip("`").casefold().rstrip("y") in words for form in term.forms):
+            wrong.append((term.name, cell))
+    assert wrong == []
+
+
 def test_the_sheet_names_every_argument_of_the_constructor() -> None:
     """A new PyTorch with a new option fails here; names that begin with _ are PyTorch's own."""
     code = " ".join(re.findall(r"`[^`]+`", SHEET.read_text("utf-8")))

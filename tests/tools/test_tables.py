@@ -29,7 +29,7 @@ def test_the_readme_lists_the_lessons_with_question_and_minutes() -> None:
         assert f"{line} {budget.card(nb)} |" in README
 
 
-def test_the_readme_shows_five_claims_and_the_page_all() -> None:
+def test_the_readme_shows_four_claims_and_the_page_all() -> None:
     page = (tables.ROOT / "site" / "claims.md").read_text("utf-8")
     for claim in claims.read():
         assert (claim.evidence in README) == (claim.id in tables.SURPRISING)
@@ -45,9 +45,8 @@ def test_the_readmes_first_lines_are_true(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_readme_is_short() -> None:
-    """Words that a reader reads: without addresses, the code and the list of side lessons."""
-    text = tables.between(README, "side", "")
-    text = re.sub(r"```.*?```|\]\([^)]*\)|<!--.*?-->", "", text, flags=re.S)
+    """Words that a reader reads: without addresses and code."""
+    text = re.sub(r"```.*?```|\]\([^)]*\)|<!--.*?-->", "", README, flags=re.S)
     assert len(re.findall(r"\w[^\s|]*", text)) <= 750
 
 

@@ -43,7 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTES = "site/instructor"
 # What a copy holds besides its notebooks, its Makefile and its README.
 COPIED = (
-    *("helpers", "data", "notebooks/programs", "notebooks/asked/README.md"),
+    *("helpers", "data", "notebooks/programs"),
+    *("notebooks/more/README.md", "notebooks/asked/README.md"),
     *("site/cheat_sheet.md", "site/claims.md", "site/glossary.md", "site/host_tables.md"),
     *("tools/__init__.py", "tools/environment.py", "tools/ready.py", "tools/update.py"),
     *("requirements.txt", "requirements-torchrec.txt", "environment.yml", "pyproject.toml"),
