@@ -28,7 +28,7 @@ help:
 	@echo 'make site         build the course as pages, build/site/index.html'
 	@echo 'make links        try every link to other places; needs a network'
 	@echo 'make workshop     build the kit to teach with, build/workshop/; WHEELS=1 adds the packages'
-	@echo 'make browser      try lessons in a real browser, and every page of the site'
+	@echo 'make browser      try lessons, slides and every page of the site in a real browser'
 	@echo 'make lessons      run the lessons and store their outputs; LESSON=03 only that one'
 	@echo 'make tables       write anew what is drawn: minutes, tables, plans, links to the glossary'
 	@echo 'make data         build the files in data/ from installed documentation, three minutes'
@@ -70,8 +70,7 @@ workshop: environment-dev
 	$(IN_VENV) -m tools.kit.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
 
 browser: environment-dev
-	COURSE_BROWSER=required $(IN_VENV) -m pytest -q -n 2 --dist loadfile \
-		tests/site/test_browser.py tests/site/test_accessibility.py
+	$(IN_VENV) -m pytest -q -n 2 --dist loadfile -m browser tests
 
 lessons: environment-dev
 	$(IN_VENV) -m tools.lessons $(LESSON)

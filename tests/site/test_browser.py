@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tools import budget, lessons
 
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 SECONDS = 180  # for any one thing to happen
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
@@ -202,10 +203,6 @@ def serving(course: Path, own: Path) -> Iterator[tuple[str, str]]:
         stop(server)
 
 
-@pytest.mark.skipif(
-    os.environ.get("COURSE_BROWSER") != "required",
-    reason="`make browser` tries it; lesson 01 below asks for all that it does, and more",
-)
 def test_lesson_00_runs_and_its_check_answers(open_lesson: Open) -> None:
     with open_lesson("00_start_here") as lesson:
         lesson.run_all()

@@ -9,6 +9,7 @@ is run. `page` makes one file of HTML, with reveal.js and the outputs in it: it 
 """
 
 import copy
+import functools
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -178,6 +179,17 @@ def live(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
+@functools.cache
+def _exporter() -> SlidesExporter:
+    # One for all lessons: each has to compile its templates first.
+    return SlidesExporter(
+        extra_loaders=[FileSystemLoader(TEMPLATES)],
+        template_file="slides.html.j2",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+
+
 def page(nb: NotebookNode) -> str:
     """The slides as one file of HTML with the outputs; it loads no other file."""
     nb = spoken(nb)
@@ -196,10 +208,4 @@ def page(nb: NotebookNode) -> str:
         "reveal": (reveal / "dist" / "reveal.js").read_text("utf-8"),
         "notes": (reveal / "plugin" / "notes" / "notes.js").read_text("utf-8"),
     }
-    exporter = SlidesExporter(
-        extra_loaders=[FileSystemLoader(TEMPLATES)],
-        template_file="slides.html.j2",
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    return exporter.from_notebook_node(nb, resources={"slides": parts})[0]
+    return _exporter().from_notebook_node(nb, resources={"slides": parts})[0]
