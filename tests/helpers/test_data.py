@@ -162,7 +162,7 @@ SIZES = "small large big tiny smallest largest"
 LACKING = {"yellow", "purple", "orange"}
 
 
-def test_the_words_of_the_vectors_are_words_of_the_vocabulary_in_its_order(vocabulary, vectors):
+def test_the_vectors_words_stand_in_order(vocabulary, vectors):
     words, rows = vectors
     has_row = set(words)
     assert words == [word for word in vocabulary[0] if word in has_row]

@@ -22,7 +22,7 @@ def bags():
 
 
 @pytest.mark.parametrize("read", ["sentences", "vocabulary", "bags"])
-def test_it_reads_from_any_folder_and_names_the_remedy_where_a_file_is_missing(
+def test_read_from_any_folder(
     read, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ def test_this_environment_is_as_the_list_says() -> None:
     assert environment.check() == []
 
 
-def test_it_needs_the_standard_library_alone_and_says_that_all_else_is_missing() -> None:
+def test_the_check_needs_the_standard_library_alone() -> None:
     code = "import sys; from helpers import environment as e; print(*e.check(), *sys.modules)"
     said, _, modules = run(code, "-S").partition("-e .")
     wanted = environment.direct((ROOT / "requirements.txt").read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def test_it_needs_the_standard_library_alone_and_says_that_all_else_is_missing()
 
 
 @pytest.mark.parametrize("hidden", [("torch", "matplotlib"), ("numpy", "IPython", "ipykernel")])
-def test_the_first_cell_of_lesson_00_says_which_packages_are_missing(hidden: tuple) -> None:
+def test_lesson_00_names_missing_packages(hidden: tuple) -> None:
     nb = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
     first = next(cell.source for cell in nb.cells if cell.cell_type == "code")
     said = run(HIDE.format(hidden=hidden) + first, cwd=ROOT / "notebooks")

@@ -92,7 +92,7 @@ def test_each_thing_stays_to_be_seen(world):
     assert overlaps > 100  # they do overlap
 
 
-def test_the_same_seed_gives_the_same_scenes_and_another_one_others(world):
+def test_a_seed_decides_the_scenes(world):
     assert scenes.sample(2000, seed=3) == world
     assert scenes.sample(50, seed=3) == world[:50]
     assert scenes.sample(50, seed=5) != world[:50]
@@ -132,7 +132,7 @@ def test_pictures_are_the_same_for_the_same_seed(world):
     assert scenes.pictures([], seed=0).shape == (0, 48, 48, 3)
 
 
-def test_a_picture_shows_each_thing_in_its_colour_and_the_ground_in_none(world):
+def test_colours_in_a_picture(world):
     images = scenes.pictures(world[:300], seed=0).astype(float)
     paint = np.array([scenes._PAINT[colour] for colour in COLOURS])
     for scene, image in zip(world, images, strict=False):

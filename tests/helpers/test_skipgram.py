@@ -92,7 +92,7 @@ def test_at_window_1_the_pairs_are_the_neighbours_each_once(lengths: list[int]) 
         assert pairs_of(corpus, 1, seed) == expected
 
 
-def test_a_word_at_distance_d_is_in_as_many_windows_as_word2vec_draws() -> None:
+def test_windows_are_drawn_as_word2vec_draws_them() -> None:
     corpus, window = corpus_of([12] * 120), 4
     sentence = torch.repeat_interleave(torch.arange(120), 12)
     at, seeds = Counter(), 6

@@ -70,7 +70,7 @@ def test_torchrec_is_the_release_for_our_pytorch() -> None:
         assert (major, int(release)) == ("1", int(minor) - 5)
 
 
-def test_torchrec_is_installed_and_run_by_the_same_words_everywhere() -> None:
+def test_torchrecs_commands_agree() -> None:
     install = ".venv/bin/python -m pip install --no-deps -r requirements-torchrec.txt"
     launch = f".venv/bin/{LAUNCH}11_torchrec.py"
     run_test = ".venv/bin/python -m pytest -q -rs tests/lessons/test_programs.py -k torchrec"

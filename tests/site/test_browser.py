@@ -210,7 +210,7 @@ def test_lesson_00_runs_and_its_check_answers(open_lesson: Open) -> None:
         lesson.answer("numbers_in_the_table", "answer = 10 * 3", r"Right\. ")
 
 
-def test_lesson_01_runs_its_drawings_are_folded_and_its_check_answers(open_lesson: Open) -> None:
+def test_lesson_01_runs_folded_and_answers(open_lesson: Open) -> None:
     with open_lesson("01_lookup_tables") as lesson:
         lesson.run_all()
         drawings = [cell for cell in lesson.cells if "hide-input" in lessons.tags(cell)]

@@ -243,7 +243,7 @@ def test_faults_are_noticed(tmp_path: Path) -> None:
     ]
 
 
-def test_the_build_refuses_a_link_to_an_unknown_cell_and_writes_formulas(tmp_path: Path) -> None:
+def test_the_build_refuses_unknown_cells(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "site" / "static", tmp_path / "site" / "static")
     shutil.copy(ROOT / "site" / "conf.py", tmp_path / "site")
     cell = nbformat.v4.new_markdown_cell("# One\n\nWords.", id="one")

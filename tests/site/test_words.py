@@ -84,7 +84,7 @@ def test_each_link_leads_to_a_cell_at_the_place_that_it_names(
     assert len(links) > 60 and others == (page == SHEET)  # the one to the index of questions
 
 
-def test_each_term_and_each_line_of_the_sheet_says_where_it_is_shown(
+def test_each_term_and_line_has_its_place(
     glossary: list[Term],
 ) -> None:
     sheet = rows(SHEET.read_text("utf-8"))

@@ -264,7 +264,7 @@ def test_files_that_load_as_something_else_are_not_timed(monkeypatch, tmp_path) 
 # --- What is told -----------------------------------------------------------------------------
 
 
-def test_the_printed_tables_name_every_variant_and_how_to_read_them(printed) -> None:
+def test_the_printed_tables(printed) -> None:
     lines = printed[0].splitlines()
     for variant in dlrm.VARIANTS:
         assert sum(bool(re.match(re.escape(variant.name) + "  ", line)) for line in lines) == 2

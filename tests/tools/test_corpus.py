@@ -305,7 +305,7 @@ def test_which_words_get_a_row():
 # --- All of it
 
 
-def test_without_gensim_one_sentence_says_so_before_anything_is_done(tmp_path, monkeypatch):
+def test_without_gensim(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="gensim, which is not installed"):
         corpus.main(tmp_path / "out")

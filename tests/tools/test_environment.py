@@ -166,7 +166,7 @@ def test_binder_installs_the_list() -> None:
     assert "torch" in {r.name for r in requirements(".binder/requirements.txt")}
 
 
-def test_workflows_cover_three_systems_and_the_newest_torch_blocks_nothing() -> None:
+def test_what_the_workflows_cover() -> None:
     rows = workflow("tests")["jobs"]["tests"]["strategy"]["matrix"]["include"]
     assert {row["os"].partition("-")[0] for row in rows} == {"ubuntu", "macos", "windows"}
     weekly = workflow("weekly")
@@ -233,7 +233,7 @@ def one_run(done: list[str], *arguments: str) -> list[str]:
     return done
 
 
-def test_the_environment_is_made_once_and_renewed_when_the_list_changes(
+def test_when_the_environment_is_renewed(
     done: list[str], tmp_path: Path
 ) -> None:
     assert one_run(done) == ANEW
@@ -445,7 +445,7 @@ def test_the_wrong_python_is_told_in_one_line(tmp_path: Path, version: str) -> N
     assert ended.returncode == 1 and SUPPORTED in line
 
 
-def test_the_script_starts_anywhere_and_needs_the_standard_library_alone(tmp_path: Path) -> None:
+def test_the_script_needs_the_standard_library_alone(tmp_path: Path) -> None:
     # Not even another package called helpers, as the public registry has one, is in its way.
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "__init__.py").touch()

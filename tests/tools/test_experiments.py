@@ -28,7 +28,7 @@ def test_an_experiment_runs_and_its_record_has_the_stored_form(name: str, tmp_pa
         assert str(private) not in json.dumps(stored)
 
 
-def test_the_records_were_made_by_the_cells_that_the_lessons_hold() -> None:
+def test_the_records_are_of_the_lessons_cells() -> None:
     assert list(experiments.stale()) == []
 
 

@@ -131,7 +131,7 @@ def test_second_run_leaves_the_file_byte_identical(tmp_path: Path) -> None:
     assert cells[0].outputs[0].execution_count == 1 and printed(path, 3) == "1\n"
 
 
-def test_measured_output_is_renewed_when_code_above_changes_or_on_request(tmp_path: Path) -> None:
+def test_when_measured_output_is_renewed(tmp_path: Path) -> None:
     path = write(tmp_path / "01.ipynb", code("x = 1"), code(RANDOM, "measured"), code("x"))
     refresh(path)
     first = printed(path, 1)

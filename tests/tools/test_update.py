@@ -135,7 +135,7 @@ def test_an_update_renews_the_course_and_keeps_every_answer(course: Path, mine: 
     assert kept.read_bytes() == wrote
 
 
-def test_a_lesson_that_is_withdrawn_or_renamed_does_not_take_answers_along(
+def test_answers_survive_a_withdrawn_lesson(
     course: Path, mine: Path
 ) -> None:
     wrote = edit(mine / LESSON, answer)
@@ -196,7 +196,7 @@ def test_pristine_keeps_each_version_and_does_nothing_twice(mine: Path) -> None:
     assert (mine / LESSON).read_bytes() == (ROOT / LESSON).read_bytes()
 
 
-def test_pristine_is_what_was_published_though_a_pull_committed_the_answers(
+def test_pristine_after_a_pull_committed_answers(
     course: Path, mine: Path
 ) -> None:
     edit(mine / LESSON, answer)
@@ -210,7 +210,7 @@ def test_pristine_is_what_was_published_though_a_pull_committed_the_answers(
     assert (mine / LESSON).read_bytes() == (course / LESSON).read_bytes()
 
 
-def test_a_copy_that_is_no_clone_is_pristine_again_from_its_own_shelf(tmp_path: Path) -> None:
+def test_pristine_in_a_handed_out_copy(tmp_path: Path) -> None:
     for folder in ("notebooks", update.PRISTINE):
         (tmp_path / folder / "more").mkdir(parents=True)
         shutil.copy(ROOT / LESSON, tmp_path / folder)
@@ -232,7 +232,7 @@ def test_a_copy_that_is_no_clone_is_pristine_again_from_its_own_shelf(tmp_path: 
 
 
 @pytest.mark.parametrize("name", BELOW)
-def test_a_notebook_in_a_folder_below_is_pristine_by_its_files_name(mine: Path, name: str) -> None:
+def test_pristine_in_a_folder_below(mine: Path, name: str) -> None:
     path = mine / "notebooks" / f"{name}.ipynb"
     published, wrote = path.read_bytes(), edit(path, rewrite_all)
     assert f"kept/{path.stem}" in update.pristine(path.stem, mine)
@@ -253,7 +253,7 @@ def test_a_number_is_the_lesson_and_none_of_its_side_lessons(mine: Path) -> None
     assert [path.read_bytes() for path in paths] == wrote
 
 
-def test_news_are_of_all_notebooks_and_name_what_pristine_understands(
+def test_news_name_what_pristine_understands(
     course: Path, mine: Path
 ) -> None:
     for name in BELOW:

@@ -176,7 +176,7 @@ def test_a_folder_with_other_files_is_left_alone(
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_the_instructors_notebook_is_the_solved_lesson_with_the_notes(
+def test_the_instructors_notebook(
     kit: Path, path: Path
 ) -> None:
     nb = read(kit / "instructor" / "notebooks" / path.relative_to(FOLDER))
@@ -279,7 +279,7 @@ def aside() -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def test_side_lessons_are_made_as_lessons_are_and_questions_copied(
+def test_side_lessons_and_questions_in_the_kit(
     small: Path, tmp_path: Path
 ) -> None:
     kit = tmp_path / "kit"
@@ -385,7 +385,7 @@ def spoken_cells(path: Path) -> list[NotebookNode]:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_live_slides_run_every_cell_in_order_and_give_nothing_away(kit: Path, path: Path) -> None:
+def test_live_slides(kit: Path, path: Path) -> None:
     nb = read(kit / "instructor" / "slides" / path.relative_to(FOLDER))
     nbformat.validate(nb)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
@@ -399,7 +399,7 @@ def test_live_slides_run_every_cell_in_order_and_give_nothing_away(kit: Path, pa
     assert not any(code in cell.source for cell in nb.cells for code in solutions if len(code) > 40)
 
 
-def test_blocks_are_cut_at_blank_lines_and_lists_and_fences_stay_whole() -> None:
+def test_blocks_of_prose() -> None:
     whole = "One\ntwo.\n\n- a\n\n- b\n\n```python\nx = 1\n\ny = 2\n```\n\n| t |\n|--|"
     assert slides.blocks(f"## A\n\n{whole}\n\nEnd.") == ["## A", whole, "End."]
     # A table or a list right below a heading is a piece of its own.

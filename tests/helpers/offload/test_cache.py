@@ -183,7 +183,7 @@ def test_reading_writes_back_at_any_moment() -> None:
         torch.testing.assert_close(read[k % len(read)](), plain.weight)
 
 
-def test_training_resumes_exactly_from_state_dict_and_optimizer_state() -> None:
+def test_training_resumes_exactly() -> None:
     rows, batches = rows_of(20, 2), zipf(20, 20, 4)
     through, first, second = (cached_of(rows, rows=6, update="adagrad") for _ in range(3))
     learn(through, through, batches)
@@ -276,7 +276,7 @@ def test_too_small_a_cache_says_so_and_loses_nothing() -> None:
     same(cached, plain)
 
 
-def test_room_for_one_batch_is_enough_for_several_look_ups_and_for_a_prefetcher() -> None:
+def test_room_for_one_batch_is_enough() -> None:
     rows, batches = rows_of(20, 2), list(torch.arange(20).split(4))
     plain, cached = plain_of(rows), cached_of(rows, rows=4)
     learn(plain, stepper_of(plain), batches * 2)

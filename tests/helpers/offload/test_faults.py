@@ -228,7 +228,7 @@ def test_a_step_is_made_wholly_or_not_at_all(update: str, read: bool) -> None:
     assert with_a_fault_at_each_line(life) > 20
 
 
-def test_a_fault_while_a_step_fetches_its_rows_again_loses_nothing() -> None:
+def test_a_fault_while_rows_are_fetched_again() -> None:
     batches = [torch.tensor([0, 1, 2]), torch.tensor([3, 4])]
     plain = plain_of(FAULT_ROWS)
     [loss_of(plain(ids)).backward() for ids in batches]

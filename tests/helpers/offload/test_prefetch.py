@@ -120,7 +120,7 @@ def test_under_a_prefetcher_two_bytes_a_row_are_added(every: int) -> None:
     assert table.meter.to_host == sum(U) * (8 + D * 4)
 
 
-def test_an_optimizer_that_may_change_every_row_has_all_fetched_again() -> None:
+def test_an_optimizer_that_may_change_every_row() -> None:
     V, D, batches = 40, 3, [torch.arange(k, k + 6) for k in range(0, 36, 6)]
     table = table_of(rows_of(V, D))
     sgd = torch.optim.SGD([table.weight], lr=0.1, momentum=0.9)
@@ -152,7 +152,7 @@ def trainers(name: str) -> tuple[nn.Embedding, Any, OffloadedEmbedding, Any]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("told", ["no prefetcher", "told", "not told"])
-def test_an_optimizer_steps_the_table_as_it_steps_the_plain_module(name: str, told: str) -> None:
+def test_each_optimizer_steps_as_on_the_plain_module(name: str, told: str) -> None:
     plain, its, table, ours = trainers(name)
     batches = zipf(30, 40, 6)
     learn(plain, its, batches)
@@ -183,7 +183,7 @@ def test_a_cache_goes_through_the_same(prefetch: bool, rows: int) -> None:
     same(cached, plain)
 
 
-def test_a_table_whose_weight_is_replaced_is_not_served_from_the_old_one() -> None:
+def test_a_replaced_weight_is_served() -> None:
     rows, new = rows_of(20, 2), rows_of(20, 2, seed=1)
     for table in (table_of(rows), cached_of(rows, rows=16)):
         for k, ids in enumerate(Prefetcher(torch.arange(20).split(4), table)):
@@ -235,7 +235,7 @@ def test_a_loop_may_be_left_and_training_goes_on(make: Callable) -> None:
 
 
 @KINDS
-def test_what_came_before_an_error_of_the_iterator_is_still_handed_out(make: Callable) -> None:
+def test_batches_before_an_iterators_error(make: Callable) -> None:
     table, batches = make(rows_of(20, 2)), zipf(20, 3, 5)
 
     def failing() -> Iterator[Tensor]:

@@ -54,7 +54,7 @@ def test_rows_gradients_and_norms_are_those_of_the_plain_module(case: tuple, spa
 
 @given(look_ups())
 @SETTINGS
-def test_the_sparse_gradient_is_coalesced_and_has_the_plain_one_s_rows(case: tuple) -> None:
+def test_the_sparse_gradient_is_coalesced(case: tuple) -> None:
     rows, (ids, *_), options = case
     options["scale_grad_by_freq"] = False  # the plain module refuses it with sparse=True
     plain, table = plain_of(rows, **options), table_of(rows, **options)
@@ -101,7 +101,7 @@ BAD_IDS = [
 
 @pytest.mark.parametrize("kind", [OffloadedEmbedding, CachedEmbedding])
 @pytest.mark.parametrize("ids", BAD_IDS, ids=str)
-def test_wrong_ids_raise_the_plain_module_s_error_before_anything_crosses(kind, ids, monkeypatch):
+def test_wrong_ids_before_anything_crosses(kind, ids, monkeypatch):
     others = {"rows": 3, "lr": 0.1} if kind is CachedEmbedding else {}
     table = kind(5, 2, **others)
     with pytest.raises(Exception) as expected:
@@ -121,7 +121,7 @@ def test_wrong_ids_raise_the_plain_module_s_error_before_anything_crosses(kind, 
 
 
 @pytest.mark.parametrize("ids", [i for i in BAD_IDS if isinstance(i, Tensor)], ids=str)
-def test_wrong_ids_with_max_norm_raise_errors_of_the_same_type_and_write_nothing(ids) -> None:
+def test_wrong_ids_with_max_norm_write_nothing(ids) -> None:
     table, plain = OffloadedEmbedding(5, 2, max_norm=0.1), nn.Embedding(5, 2, max_norm=0.1)
     before = table.weight.detach().clone()
     with pytest.raises((IndexError, RuntimeError)) as expected:
@@ -150,7 +150,7 @@ def test_defaults_and_arguments_are_those_of_the_plain_module() -> None:
     assert repr(table).startswith("OffloadedEmbedding(7, 3, padding_idx=5, sparse=True, weight on")
 
 
-def test_from_pretrained_shares_rows_on_the_host_and_is_frozen_unless_told() -> None:
+def test_from_pretrained_shares_and_freezes() -> None:
     rows = rows_of(4, 2)
     table = OffloadedEmbedding.from_pretrained(rows)
     assert table.weight.data_ptr() == rows.data_ptr() and not table.weight.requires_grad
@@ -215,7 +215,7 @@ def test_copies_learn_on_their_own(copied: Callable) -> None:
 
 
 @pytest.mark.parametrize("make", [table_of, lambda rows: cached_of(rows, rows=2)])
-def test_moving_changes_the_dtype_and_the_output_s_place_but_not_the_weight_s(make) -> None:
+def test_moving_leaves_the_weight_on_the_host(make) -> None:
     table = make(rows_of(4, 2))
     parent = nn.Sequential(table, nn.Linear(2, 2))
     parent.double()
@@ -301,7 +301,7 @@ def test_any_weight_that_the_plain_module_takes(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOW[1:])
-def test_a_weight_computed_anew_is_refused_where_rows_are_remembered(how: str) -> None:
+def test_a_computed_weight_is_refused(how: str) -> None:
     with pytest.raises(TypeError, match="no plain nn.Parameter"):
         Prefetcher([], reparametrized(table_of(rows_of(5, 3), sparse=False), how))
     with pytest.raises(TypeError, match="no plain nn.Parameter"):

@@ -34,7 +34,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("what", REPLACED)
-def test_a_prefetcher_that_comes_in_between_caches_nothing_that_is_being_replaced(
+def test_a_prefetcher_in_between_caches_nothing_stale(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, new, ids = rows_of(20, 2), rows_of(20, 2, seed=1), torch.arange(4)

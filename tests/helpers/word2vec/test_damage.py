@@ -74,7 +74,7 @@ def test_no_other_header_loads(put) -> None:
     assert load(put(b"12 6\n" + body, "wrong.bin"))[0] == words
 
 
-def test_every_flipped_bit_of_a_packed_file_is_noticed_or_does_no_harm(put) -> None:
+def test_flipped_bits_of_a_packed_file(put) -> None:
     packed = gzip.compress(binary(), mtime=0)
     loaded = 0
     for i in range(len(packed) * 8):
@@ -134,7 +134,7 @@ def test_errors_says_what_to_do_with_words_that_are_not_utf8(put, name: str) -> 
 
 
 @pytest.mark.parametrize("make", [binary, text])
-def test_a_repeated_word_keeps_its_first_row_and_one_warning_counts_them(put, make) -> None:
+def test_repeated_words_keep_their_first_row(put, make) -> None:
     words = ["a", "b", "a", "c", "b", "a", "d"]
     rows = np.arange(14, dtype=np.float32).reshape(7, 2)
     path = put(make(words, rows), "twice")
@@ -191,7 +191,7 @@ def test_no_file(tmp_path) -> None:
             load(path)
 
 
-def test_no_pickle_is_opened_and_nothing_of_ours_or_torch_is_imported() -> None:
+def test_no_pickle_and_no_import() -> None:
     source = Path(word2vec.__file__).read_text("utf-8")
     assert not re.search(r"import (pickle|torch|helpers)|from (torch|helpers)|allow_pick", source)
     told = "import sys, helpers.word2vec; print('tqdm' in sys.modules, 'torch' in sys.modules)"
