@@ -2,14 +2,16 @@
 
 `python -m sphinx -b html -c site . build/site` in the repository's root, which is Sphinx's source
 directory so that a link in a notebook or a page means the same file here, on GitHub and in
-JupyterLab. Nothing is executed. Three things are ours: every cell carries its id as its anchor,
-figures have their alt text, and the front page draws the lessons and the claims from their sources.
+JupyterLab. Nothing is executed. Four things are ours: every cell carries its id as its anchor,
+figures have their alt text, side lessons stand below their lesson, and the front page draws the
+lessons and the claims from their sources.
 """
 
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import latex2mathml.converter
@@ -86,9 +88,6 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == CLAIMS:
         source[0] = tables.between(source[0], "claims", "```{claims}\n```")
     if docname == root_doc:
-        side = [f"../notebooks/more/{path.stem}" for path in lessons.side_paths()]
-        side.insert(0, "All of them <../notebooks/more/README>")
-        source[0] = source[0].replace("{{side-toctree}}", toctree("Side lessons", side))
         asked = [
             f"{tables.topic(path)} <../notebooks/asked/{path.stem}>"
             for path in lessons.asked_paths()
@@ -104,13 +103,26 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
             slugs = {make(words) for words in headings for make in (github_slugify, nodes.make_id)}
             if cell["cell_type"] == "markdown" and cell["id"] not in slugs:
                 cell["source"] = f'<div id="{cell["id"]}"></div>\n\n{text}'
+        if side := side_lessons(app, docname):  # they stand below their lesson in the navigation
+            last = nb["cells"][-1]
+            last["source"] = f"{''.join(last['source'])}\n\n{toctree('', side)}"
         source[0] = json.dumps(nb)
+
+
+def side_lessons(app: Sphinx, docname: str) -> list[str]:
+    """The side lessons of the lesson that `docname` is, as a toctree in it names them."""
+    if docname not in [f"notebooks/{name}" for name in lessons.LESSONS]:
+        return []
+    number = Path(docname).name[:3]  # "01_"
+    beside = lessons.side_paths(Path(app.srcdir) / "notebooks")
+    return [f"more/{p.stem}" for p in beside if p.stem.startswith(number) and p.exists()]
 
 
 def toctree(caption: str, pages: Sequence[str]) -> str:
     """A part of the table of contents; nothing where it has no pages."""
+    options = ":hidden:\n" + (f":caption: {caption}\n" if caption else "")
     listed = "\n".join(pages)
-    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```" if pages else ""
+    return f"```{{toctree}}\n{options}\n{listed}\n```" if pages else ""
 
 
 def name_cells(app: Sphinx, document: nodes.document) -> None:
@@ -253,6 +265,27 @@ def write_mathml(display: str) -> Callable:
     return visit
 
 
+def lead_on(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Name the navigation's folds, for screen readers; after a lesson comes the next lesson.
+
+    The theme folds what stands below a page behind a <summary> that holds an arrow alone.
+    """
+    if draw := context.get("generate_toctree_html"):
+
+        def named(*arguments: object, **options: object) -> object:
+            tree = draw(*arguments, **options)
+            for fold in tree.select("summary"):
+                fold["aria-label"] = f"Side lessons of {fold.find_parent('li').a.get_text()}"
+            return tree
+
+        context["generate_toctree_html"] = named
+    names = [f"notebooks/{name}" for name in lessons.LESSONS]
+    following = dict(pairwise(names)).get(page)
+    if following in app.env.titles:
+        link = app.builder.get_relative_uri(page, following)
+        context["next"] = {"link": link, "title": app.env.titles[following].astext()}
+
+
 def write_entrance(app: Sphinx, error: Exception | None) -> None:
     """index.html at the top of what is built leads to the front page."""
     if not error and app.builder.name == "html":
@@ -283,6 +316,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("own_code", Path(__file__).read_text(encoding="utf-8"), "env")
     app.connect("source-read", mark_cells)
     app.connect("doctree-read", name_cells)
+    app.connect("html-page-context", lead_on, priority=900)  # after the theme
     app.connect("build-finished", write_entrance)
     app.add_js_file(None, body=SHOW_HIT, priority=900)
     app.add_directive("lessons", Lessons)

@@ -137,6 +137,14 @@ def test_the_lessons_follow_one_another(pages: Pages) -> None:
         assert pages[name].select_one("a.right-next")["href"] == Path(following).name
 
 
+@pytest.mark.parametrize("path", lessons.side_paths(), ids=lambda path: path.stem)
+def test_side_lessons_stand_below_their_lesson(path: Path, pages: Pages) -> None:
+    entries = pages["site/index.html"].select("li.toctree-l1")  # the lessons come first
+    entry = next(item for item in entries if item.a.get_text().startswith(path.stem[:2]))
+    assert f"../{page_of(path)}" in [link["href"] for link in entry.select("details a")]
+    assert entry.select_one("summary")["aria-label"] == f"Side lessons of {entry.a.get_text()}"
+
+
 def test_each_claim_leads_to_the_cells_that_assert_it(pages: Pages) -> None:
     front = pages[CLAIMS]
     assert [item["id"] for item in front.select("ul.claims > li")] == [c.id for c in claims.read()]
