@@ -67,13 +67,14 @@ links: environment-dev
 	LC_ALL=C $(IN_VENV) -m sphinx -q --keep-going -b linkcheck -c site . build/links
 
 workshop: environment-dev
-	$(IN_VENV) -m tools.kit.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
+	OMP_NUM_THREADS=1 $(IN_VENV) -m tools.kit.workshop $(if $(filter 1,$(WHEELS)),--wheels,$(if $(WHEELS),--wheels $(WHEELS)))
 
 browser: environment-dev
 	$(IN_VENV) -m pytest -q -n 2 --dist loadfile -m browser tests
 
 lessons: environment-dev
 	$(IN_VENV) -m tools.lessons $(LESSON)
+	@$(IN_VENV) -m tools.glossary
 	@$(IN_VENV) -m tools.tables
 
 tables: environment-dev

@@ -154,14 +154,14 @@ def too_much(nb: NotebookNode, path: Path) -> str:
     )
     over = [f"{have:,} {what}, about {may:,} fit" for what, have, may in shares if have > may]
     over.append(f"{spent.figures} figures and {spent.predicts} Predicts")
-    return f"{spent.minutes:.0f} minutes, and {most.minutes} are a sitting: {'; '.join(over)}"
+    return f"{spent.minutes:.1f} minutes, and {most.minutes} are a sitting: {'; '.join(over)}"
 
 
 def main(arguments: list[str]) -> None:
     for path in map(Path, arguments) if arguments else taught():
         spent, most = cost(read(path)), limit(path)
         print(
-            f"{path.stem}: {spent.minutes:.0f} of {most.minutes} minutes; {spent.words} words, "
+            f"{path.stem}: {spent.minutes:.1f} of {most.minutes} minutes; {spent.words} words, "
             f"{spent.lines} lines, {spent.figures} figures, {spent.predicts} Predicts, "
             f"{spent.exercises} exercises of {spent.exercise_minutes} minutes"
         )

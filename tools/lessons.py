@@ -121,7 +121,7 @@ def side_paths(folder: Path = FOLDER) -> list[Path]:
 
 
 def taught(folder: Path = FOLDER) -> list[Path]:
-    """Lessons and side lessons: what has a card, exercises and an instructor's page."""
+    """Lessons and side lessons: what has a card and exercises."""
     return paths(folder) + side_paths(folder)
 
 

@@ -161,7 +161,7 @@ def test_what_is_over_is_named() -> None:
     nb = lesson()
     cell(nb, "Row 1").source += WORDS * 45
     said = budget.too_much(nb, HERE)
-    assert "59 minutes, and 45 are a sitting" in said and "words, about 2,000 fit" in said
+    assert "59.0 minutes, and 45 are a sitting" in said and "words, about 2,000 fit" in said
     assert "lines" not in said
     side = Path("notebooks/more/01_rows.ipynb")
     assert budget.limit(side) == budget.SIDE and budget.limit(HERE) == budget.LESSON

@@ -8,25 +8,16 @@ import torch
 from torch import nn
 
 from helpers import claims
-from tools import budget, tables
-from tools.lessons import paths, read
+from tools import tables
 
 README = (tables.ROOT / "README.md").read_text("utf-8")
 PAGES = tables.drawn()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(tables.ROOT)))
 def test_every_table_is_as_it_should_be(path: Path) -> None:
     text = path.read_text("utf-8")
     assert PAGES[path](text) == text, "run `make tables`"
-
-
-def test_the_readme_lists_the_lessons_with_question_and_minutes() -> None:
-    for path in paths():
-        nb = read(path)
-        title, question = tables.opening(nb)
-        line = f"| [{path.name[:2]} {title}](notebooks/{path.name}) | {question} |"
-        assert f"{line} {budget.card(nb)} |" in README
 
 
 def test_the_readme_shows_four_claims_and_the_page_all() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
-LESSONS = taught()
+TAUGHT = taught()
 # A relative link of Markdown, without the place in the file that it names.
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
 
@@ -52,7 +52,7 @@ def lead_nowhere(path: Path) -> list[str]:
 # What participants get.
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAUGHT, ids=lambda path: path.stem)
 def test_a_students_notebook_is_the_lesson_that_the_tests_run(kit: Path, path: Path) -> None:
     """Cell by cell: the code is that which nbval runs, and only solutions differ in words."""
     lesson, student = read(path), handed(kit, path)
@@ -65,7 +65,7 @@ def test_a_students_notebook_is_the_lesson_that_the_tests_run(kit: Path, path: P
         if other.cell_type == "code":
             assert other.outputs == [] and other.execution_count is None
     nbformat.validate(student)
-    start = "".join(cell.source for cell in read(LESSONS[0]).cells)
+    start = "".join(cell.source for cell in read(TAUGHT[0]).cells)
     assert all(words in start for words in workshop.OTHERWISE)
     left = "\n".join(cell.source for cell in student.cells)
     for exercise in exercises(lesson):
@@ -175,7 +175,7 @@ def test_a_folder_with_other_files_is_left_alone(
 # What the instructor gets.
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAUGHT, ids=lambda path: path.stem)
 def test_the_instructors_notebook(
     kit: Path, path: Path
 ) -> None:
@@ -197,7 +197,7 @@ def test_the_instructors_notebook(
 def test_the_guide_is_one_page_whose_links_resolve(kit: Path) -> None:
     page = (kit / "instructor" / "guide.html").read_text(encoding="utf-8")
     names = re.findall(r'<article id="([^"]+)"', page)
-    assert names == ["guide", *(path.stem for path in LESSONS if workshop.notes(path.stem))]
+    assert names == ["guide", *(path.stem for path in TAUGHT if workshop.notes(path.stem))]
     links = re.findall(r'href="([^"]+)"', page)
     for link in links:
         if not link.startswith(("http", "#")):
@@ -355,7 +355,7 @@ class Page(html.parser.HTMLParser):
         self.wordless += tag == "img" and len(given.get("alt") or "") < 40
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAUGHT, ids=lambda path: path.stem)
 def test_slides_are_the_lessons_own_and_load_nothing(kit: Path, path: Path) -> None:
     slide = path.relative_to(FOLDER).with_suffix(".html")
     source = (kit / "instructor" / "slides" / slide).read_text(encoding="utf-8")
@@ -384,7 +384,7 @@ def spoken_cells(path: Path) -> list[NotebookNode]:
     ]
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAUGHT, ids=lambda path: path.stem)
 def test_live_slides(kit: Path, path: Path) -> None:
     nb = read(kit / "instructor" / "slides" / path.relative_to(FOLDER))
     nbformat.validate(nb)
