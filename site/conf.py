@@ -33,6 +33,7 @@ language = "en"
 
 extensions = ["myst_nb"]
 root_doc, CLAIMS = "site/index", "site/claims"
+LESSONS = [f"notebooks/{name}" for name in lessons.LESSONS]
 include_patterns = [
     *(path.relative_to(lessons.FOLDER.parent).as_posix() for path in lessons.every()),
     *("site/**.md", "README.md", "CONTRIBUTING.md", "data/README.md"),
@@ -111,7 +112,7 @@ def mark_cells(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def side_lessons(app: Sphinx, docname: str) -> list[str]:
     """The side lessons of the lesson that `docname` is, as a toctree in it names them."""
-    if docname not in [f"notebooks/{name}" for name in lessons.LESSONS]:
+    if docname not in LESSONS:
         return []
     number = Path(docname).name[:3]  # "01_"
     beside = lessons.side_paths(Path(app.srcdir) / "notebooks")
@@ -279,8 +280,7 @@ def lead_on(app: Sphinx, page: str, template: str, context: dict, doctree: objec
             return tree
 
         context["generate_toctree_html"] = named
-    names = [f"notebooks/{name}" for name in lessons.LESSONS]
-    following = dict(pairwise(names)).get(page)
+    following = dict(pairwise(LESSONS)).get(page)
     if following in app.env.titles:
         link = app.builder.get_relative_uri(page, following)
         context["next"] = {"link": link, "title": app.env.titles[following].astext()}

@@ -95,13 +95,14 @@ def drawn() -> dict[Path, Callable[[str], str]]:
     The order matters: the guide's plans are drawn from the instructor's pages.
     """
     every_claim = claims.table(claims.read())
-    beside = lessons_table("side lesson", side_paths())
     rows = helpers.offload.__doc__.splitlines()
     host_tables = "\n".join(row for row in rows if row.startswith("|"))
     found: dict[Path, Callable[[str], str]] = {
         ROOT / "README.md": readme,
         ROOT / "site" / "claims.md": partial(between, name="claims", fresh=every_claim),
-        FOLDER / "more" / "README.md": partial(between, name="side", fresh=beside),
+        FOLDER / "more" / "README.md": lambda text: between(
+            text, "side", lessons_table("side lesson", side_paths())
+        ),
         FOLDER / "asked" / "README.md": lambda text: between(text, "questions", questions()),
         ROOT / "site" / "host_tables.md": partial(between, name="host-tables", fresh=host_tables),
     }
