@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from helpers.environment import BROUGHT_IN, NEWEST, OLDEST, SUPPORTED, direct
+from helpers.environment import NEWEST, OLDEST, SUPPORTED, direct
 from tools import environment
 
 ROOT = Path(__file__).parents[2]
@@ -98,10 +98,8 @@ def test_whatever_is_brought_in_is_pinned_and_installed_so() -> None:
 
 
 def test_the_lists_pin_nothing_that_nobody_needs() -> None:
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in environment.LISTS)
-    parts = re.split(r"^(?=# )", text, flags=re.M)
-    asked = "".join(part for part in parts if not part.startswith(BROUGHT_IN))
-    asked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", asked, re.M)}
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in environment.LISTS]
+    asked = {canonicalize_name(name) for text in texts for name in direct(text)}
     needed = set()
     for name in pinned():
         extras = importlib.metadata.metadata(name).get_all("Provides-Extra") or []
@@ -204,7 +202,9 @@ def test_make_alone_lists_the_commands() -> None:
 
 # The script, with no real install.
 
-ANEW = ["venv", "requirements.txt", "."]
+AGAIN = [environment.PIP, "requirements.txt", "compiled", "."]
+ANEW = ["venv", *AGAIN]
+DEV = [environment.PIP, "requirements-dev.txt", "compiled", "."]
 
 
 @pytest.fixture
@@ -223,6 +223,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         environment, "make_venv", lambda: (done.append("venv"), venv.mkdir(exist_ok=True))
     )
     monkeypatch.setattr(environment, "pip_install", lambda *arguments: done.append(arguments[-1]))
+    monkeypatch.setattr(environment, "compile_packages", lambda: done.append("compiled"))
     return done
 
 
@@ -239,19 +240,19 @@ def test_when_the_environment_is_renewed(
     assert one_run(done) == ANEW
     assert one_run(done) == []
     (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
-    assert one_run(done) == ANEW[1:]
+    assert one_run(done) == AGAIN
     assert one_run(done) == []
 
 
 def test_a_maintainers_environment_is_a_readers_too(done: list[str], tmp_path: Path) -> None:
     assert one_run(done) == ANEW
-    assert one_run(done, "--dev") == ["requirements-dev.txt", "."]
+    assert one_run(done, "--dev") == DEV
     assert one_run(done) == one_run(done, "--dev") == []
     (tmp_path / "requirements-dev.txt").write_text("pytest==10.0.0\n")
     assert one_run(done) == []
-    assert one_run(done, "--dev") == ["requirements-dev.txt", "."]
+    assert one_run(done, "--dev") == DEV
     (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
-    assert one_run(done) == ANEW[1:]
+    assert one_run(done) == AGAIN
     assert one_run(done, "--dev") == []
 
 
@@ -262,13 +263,13 @@ def test_a_broken_or_moved_environment_is_made_anew(
     with monkeypatch.context() as patch:
         patch.setattr(environment, "works", lambda: False)
         assert one_run(done) == ANEW
-    assert one_run(done, "--dev") == ["requirements-dev.txt", "."]
+    assert one_run(done, "--dev") == DEV
     file = tmp_path / ".venv" / "course.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "root": "elsewhere"}))
     assert one_run(done) == ANEW
     # One that a person made by hand is taken as it is.
     file.unlink()
-    assert one_run(done) == ANEW[1:]
+    assert one_run(done) == AGAIN
 
 
 def test_a_venv_works_if_its_python_is_one_of_ours_and_has_pip(
@@ -301,7 +302,7 @@ def test_an_install_that_broke_off_is_redone(
         patch.setattr(environment, "pip_install", breaks)
         assert complaint()
     (tmp_path / "requirements.txt").write_text(before)
-    assert one_run(done) == ANEW[1:]
+    assert one_run(done) == AGAIN
 
 
 def complaint(*arguments: str) -> str:
@@ -349,6 +350,8 @@ def test_linux_without_a_card_is_told_how_to_do_without_cuda(
         (tmp_path / "wheels" / "torch-2.13.0-py3-none-any.whl").touch()
     one_run(done)
     assert ("whl/cpu make lab" in capsys.readouterr().out) is not bool(there)
+    # A newer pip is fetched from where the packages come from; no wheel of it lies in wheels/.
+    assert (environment.PIP in done) == (there != "wheels")
 
 
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
