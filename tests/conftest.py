@@ -1,5 +1,6 @@
 """What test files share: how lessons run, a browser, and the site built from the checkout."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -46,6 +47,11 @@ class Lessons:
 def pytest_configure(config: pytest.Config) -> None:
     # Registered by name: as a hook of this file it would hold for tests/ alone.
     config.pluginmanager.register(Lessons())
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay to the end: gc.collect() need not look at each of them every time.
+    gc.freeze()
 
 
 def _solution(stub: IPyNbCell) -> IPyNbCell:

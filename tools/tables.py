@@ -11,6 +11,7 @@
 | site/instructor/ | the minutes of sections, the plans' clock | the lessons |
 """
 
+import ast
 import re
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-import helpers.offload
 from helpers import claims
 from tools import budget, teaching
 from tools.lessons import FOLDER, asked_paths, paths, read, side_paths, store, tags
@@ -95,7 +95,9 @@ def drawn() -> dict[Path, Callable[[str], str]]:
     The order matters: the guide's plans are drawn from the instructor's pages.
     """
     every_claim = claims.table(claims.read())
-    rows = helpers.offload.__doc__.splitlines()
+    # Read rather than imported: that would bring PyTorch into every build of the site.
+    offload = ast.parse((ROOT / "helpers" / "offload" / "__init__.py").read_text("utf-8"))
+    rows = ast.get_docstring(offload).splitlines()
     host_tables = "\n".join(row for row in rows if row.startswith("|"))
     found: dict[Path, Callable[[str], str]] = {
         ROOT / "README.md": readme,
