@@ -73,11 +73,11 @@ def pairs_of(corpus: skipgram.Corpus, window: int, seed: int) -> Counter:
     found = Counter()
     generator, keep = torch.Generator().manual_seed(seed), torch.ones(len(corpus.words))
     for _, ids, sentence, reach in skipgram.blocks(corpus, keep, window, generator):
-        for b, i in reach.nonzero().tolist():
-            for j in range(ids.shape[1]):
-                near = 0 < abs(j - i - window) <= reach[b, i]
-                if near and sentence[b, j] == sentence[b, i + window]:
-                    found[ids[b, i + window].item(), ids[b, j].item()] += 1
+        centre = torch.arange(window, window + reach.shape[1])
+        apart = (torch.arange(ids.shape[1]) - centre[:, None]).abs()
+        near = (apart > 0) & (apart <= reach[:, :, None])
+        b, i, j = (near & (sentence[:, None] == sentence[:, centre, None])).nonzero().T
+        found.update(zip(ids[b, centre[i]].tolist(), ids[b, j].tolist(), strict=True))
     return found
 
 
