@@ -3,9 +3,9 @@
     minutes = words of prose / 200 + 8 s a line of code + 30 s a figure + 30 s a Predict
               + the minutes on the exercises' cards
 
-Solutions and folded cells (tag `hide-input`, for drawing) cost nothing, and the lines of an
-exercise's stub are in its card's minutes. On three lessons of the course a learner's clock agreed
-with the formula to 15%.
+Code of a program that a cell shows counts as the cell's own. Solutions and folded cells (tag
+`hide-input`, for drawing) cost nothing, and the lines of an exercise's stub are in its card's
+minutes. On three lessons of the course a learner's clock agreed with the formula to 15%.
 
 `python -m tools.budget [paths ...]` prints a line for each notebook; without paths, for all that
 are taught.
@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 from tools.lessons import is_side, read, tags, taught
 
 TIME = re.compile(r"(\*\*Time:\*\* )\d+( minutes)")
+SHOWN = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 EXERCISE = re.compile(r"^#+ Exercise", re.M)
 MINUTES = re.compile(r"[Mm]inutes: (\d+)")
 SECTION = re.compile(r"^## (.+)$", re.M)
@@ -85,11 +86,12 @@ def cost_of(cell: NotebookNode) -> Cost:
         )
     if cell.cell_type != "code":
         return Cost()
-    read_lines = 0
+    data = [out.get("data", {}) for out in cell.outputs]
+    code = [part for d in data for part in SHOWN.findall(d.get("text/markdown", ""))]
     if not folded(cell) and "exercise" not in tags(cell):
-        read_lines = sum(bool(line.strip()) for line in source.splitlines())
-    figure = any("image/png" in out.get("data", {}) for out in cell.outputs)
-    return Cost(lines=read_lines, figures=int(figure))
+        code.append(source)
+    read_lines = sum(bool(line.strip()) for part in code for line in part.splitlines())
+    return Cost(lines=read_lines, figures=int(any("image/png" in d for d in data)))
 
 
 def total(cells: list[NotebookNode]) -> Cost:

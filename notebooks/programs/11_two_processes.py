@@ -1,10 +1,14 @@
-"""A table cut over several processes learns what a whole one learns.
+"""A table cut over two processes learns what a whole one learns.
 
-On Linux and macOS, in the repository's folder:
+It starts its two processes by itself. On Linux and macOS torchrun can do that, too. In the
+repository's folder: python notebooks/programs/11_two_processes.py, or
 torchrun --standalone --nproc-per-node=2 notebooks/programs/11_two_processes.py
 """
 
 import json
+import os
+import socket
+import sys
 
 import torch
 import torch.distributed as dist
@@ -20,9 +24,6 @@ from torch.distributed.tensor.parallel import (
 V = 1000
 D = 16
 STYLES = {"rows": RowwiseParallel, "columns": ColwiseParallel}
-
-dist.init_process_group("gloo")
-mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 
 torch.manual_seed(0)  # every process draws the same numbers
 start = torch.randn(V, D)
@@ -40,10 +41,10 @@ def train(table):
     return rows, optimizer.state[table.weight]
 
 
-whole = nn.Embedding.from_pretrained(start.clone(), freeze=False)
-whole_rows, _ = train(whole)
+def cut_and_compare(style, mesh):
+    whole = nn.Embedding.from_pretrained(start.clone(), freeze=False)
+    whole_rows, _ = train(whole)
 
-for cut, style in STYLES.items():
     table = nn.Embedding.from_pretrained(start.clone(), freeze=False)
     # Replicate: every process brings all ids and wants all rows.
     plan = style(input_layouts=Replicate(), output_layouts=Replicate())
@@ -53,18 +54,44 @@ for cut, style in STYLES.items():
     torch.testing.assert_close(rows, whole_rows)
     torch.testing.assert_close(table.weight.full_tensor(), whole.weight)
     torch.testing.assert_close(table.weight.grad.full_tensor(), whole.weight.grad)
+    return table, state
 
-    here = {  # what lies in this process, in bytes
-        "cut": cut,
-        "rank": dist.get_rank(),
-        "weight": table.weight.to_local().nbytes,
-        "state": sum(state[name].to_local().nbytes for name in ("exp_avg", "exp_avg_sq")),
-        "gradient": table.weight.grad.to_local().nbytes,
-    }
-    reports = [None] * dist.get_world_size()
-    dist.all_gather_object(reports, here)
-    if dist.get_rank() == 0:
-        for report in reports:
-            print(json.dumps(report))
 
-dist.destroy_process_group()
+def work():
+    """What each process does; the one of rank 0 prints what lies in each, in bytes."""
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for cut, style in STYLES.items():
+        table, state = cut_and_compare(style, mesh)
+        here = {
+            "cut": cut,
+            "rank": dist.get_rank(),
+            "weight": table.weight.to_local().nbytes,
+            "state": sum(state[name].to_local().nbytes for name in ("exp_avg", "exp_avg_sq")),
+            "gradient": table.weight.grad.to_local().nbytes,
+        }
+        reports = [None] * dist.get_world_size()
+        dist.all_gather_object(reports, here)
+        if dist.get_rank() == 0:
+            for report in reports:
+                print(json.dumps(report))
+    dist.destroy_process_group()
+
+
+def work_as(rank, port):
+    """What torchrun would tell a process, told here."""
+    told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if sys.platform != "win32":  # talk inside this machine, whose name may lead nowhere
+        told["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+    os.environ.update(told)
+    work()
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:  # torchrun has started this process
+        work()
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))  # any port that is free
+            port = str(free.getsockname()[1])
+        torch.multiprocessing.spawn(work_as, (port,), nprocs=2)
