@@ -29,7 +29,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LISTS = ("requirements.txt", "requirements-dev.txt")
 ROOM = 3 * 10**9
-# Python 3.11 brings pip 23, which takes twice as long over the same list.
+# Python 3.11 brings an older pip, 22 to 24, which takes twice as long over the same list.
 PIP = "pip==26.3"
 FULL = "The disk is too full: .venv needs 3 GB, with CUDA 12. Make room, then run this again."
 CUDA = (
@@ -45,7 +45,11 @@ def has_wheels() -> bool:
 
 def works() -> bool:
     """Whether .venv has pip and a Python that the course runs on."""
-    code = f"import pip, sys; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
+    # pip's list of its own files comes last: there is none where an install of pip broke off.
+    code = (
+        "import importlib.metadata, pip, sys; importlib.metadata.files('pip') or sys.exit(1); "
+        f"sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
+    )
     try:
         return subprocess.run([PYTHON, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
@@ -106,13 +110,15 @@ def pip_install(*arguments: str) -> None:
         sys.exit(reason(said) or "pip failed. What it says about it stands above.")
 
 
-def compile_packages() -> None:
-    """Compile what is installed on all cores at once, where pip would use one.
+def compile_packages(workers: int) -> None:
+    """Compile what is installed by several processes at once, where pip has one.
 
-    Some packages hold templates that are no Python, so what compileall returns says nothing.
+    Some packages hold templates that are no Python, so what compileall says and returns is nothing
+    to a reader.
     """
-    command = [PYTHON, "-m", "compileall", "-qq", "-j", "0", VENV / "lib"]
-    subprocess.run(command, check=False)
+    command = [PYTHON, "-m", "compileall", "-qq", "-j", str(workers), VENV / "lib"]
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, cwd=ROOT, stdout=quiet, stderr=quiet, check=False)
 
 
 def ensure(dev: bool = False) -> None:
@@ -140,9 +146,12 @@ def ensure(dev: bool = False) -> None:
             print(CUDA, flush=True)
     file.write_text(json.dumps({"root": str(ROOT)}), encoding="utf-8")
     if not has_wheels():
-        pip_install(PIP)
+        try:
+            pip_install("--retries", "1", PIP)
+        except SystemExit:
+            print("Going on with the pip that Python brings.", flush=True)
     pip_install("--no-compile", "-r", names[-1])
-    compile_packages()
+    compile_packages(1 if sound else min(8, os.cpu_count() or 1))  # little is new in a sound one
     # Built with the setuptools that the list pins, hence without a second, isolated download.
     pip_install("--no-build-isolation", "--no-deps", "-e", ".")
     file.write_text(json.dumps({**note, **wanted, "root": str(ROOT)}), encoding="utf-8")

@@ -223,7 +223,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         environment, "make_venv", lambda: (done.append("venv"), venv.mkdir(exist_ok=True))
     )
     monkeypatch.setattr(environment, "pip_install", lambda *arguments: done.append(arguments[-1]))
-    monkeypatch.setattr(environment, "compile_packages", lambda: done.append("compiled"))
+    monkeypatch.setattr(environment, "compile_packages", lambda workers: done.append("compiled"))
     return done
 
 
@@ -284,6 +284,14 @@ def test_a_venv_works_if_its_python_is_one_of_ours_and_has_pip(
     with monkeypatch.context() as patch:
         patch.setattr(environment, "OLDEST", (3, 99))
         assert not environment.works()
+    with monkeypatch.context() as patch:  # as Ctrl-C leaves it while pip replaces itself
+        (tmp_path / "pip.py").write_text("")
+        (tmp_path / "pip-26.3.dist-info").mkdir()
+        (tmp_path / "pip-26.3.dist-info" / "METADATA").write_text("Name: pip\nVersion: 26.3\n")
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        assert not environment.works()
+        (tmp_path / "pip-26.3.dist-info" / "RECORD").write_text("pip.py,,\n")
+        assert environment.works()
     monkeypatch.setattr(environment, "PYTHON", tmp_path / "none")
     assert not environment.works()
 
@@ -303,6 +311,19 @@ def test_an_install_that_broke_off_is_redone(
         assert complaint()
     (tmp_path / "requirements.txt").write_text(before)
     assert one_run(done) == AGAIN
+
+
+def test_without_the_newer_pip_the_older_one_goes_on(
+    done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacks_pip(*arguments: str) -> None:
+        if arguments[-1] == environment.PIP:
+            sys.exit("The registry has no pip")
+        done.append(arguments[-1])
+
+    monkeypatch.setattr(environment, "pip_install", lacks_pip)
+    assert one_run(done) == [step for step in ANEW if step != environment.PIP]
+    assert "Going on with the pip that Python brings" in capsys.readouterr().out
 
 
 def complaint(*arguments: str) -> str:
