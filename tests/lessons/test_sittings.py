@@ -157,6 +157,12 @@ def test_solutions_stubs_and_folded_code_cost_nothing() -> None:
     assert budget.cost(nb) == before
 
 
+def test_a_program_that_a_cell_shows_is_read_as_code() -> None:
+    shown = "Two lines:\n```python\nimport torch\n\ntorch.ones(2)\n```\n"
+    program = v4.new_output("display_data", data={"text/markdown": shown})
+    assert budget.cost_of(code("show()", program)).lines == 3
+
+
 def test_what_is_over_is_named() -> None:
     nb = lesson()
     cell(nb, "Row 1").source += WORDS * 45
