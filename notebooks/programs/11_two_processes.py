@@ -88,7 +88,7 @@ def work_as(rank, port):
 
 
 if __name__ == "__main__":
-    if "RANK" in os.environ:  # torchrun has started this process
+    if dist.is_torchelastic_launched():  # torchrun has started this process
         work()
     else:
         with socket.socket() as free:
