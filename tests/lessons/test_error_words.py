@@ -6,13 +6,13 @@ those that want a GPU or another library.
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from nbformat import NotebookNode
 from torch import Tensor, nn, optim
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -25,14 +25,18 @@ NOT_HERE = {"device-side-assert", "same-device", "why-adam-needs-six-tables"}  #
 NOT_HERE |= {"tensors-share-memory", "onnx-and-embedding-bag", "offsets-that-fall"}
 
 
-def questions() -> Iterator[tuple[NotebookNode, str]]:
-    """Each heading that quotes an error, and what the cell of its answer shows, if it has one."""
+@cache
+def questions() -> list[tuple[str, str, str]]:
+    """Each heading that quotes an error: its cell's id, itself, what its answer's cell shows."""
+    found = []
     for path in asked_paths():
         cells = read(path).cells
-        for cell, after in zip(cells, [*cells[1:], NotebookNode(cell_type="")], strict=True):
+        for cell, after in zip(cells, [*cells[1:], {}], strict=True):
             if "error" in tags(cell):
-                outputs = after.outputs if after.cell_type == "code" else []
-                yield cell, " ".join(str(o.get("text") or o.get("data")) for o in outputs)
+                outputs = after.get("outputs", [])
+                shown = " ".join(str(out.get("text") or out.get("data")) for out in outputs)
+                found.append((cell.id, cell.source.splitlines()[0], shown))
+    return found
 
 
 def unsaid(heading: str, said: str) -> list[str]:
@@ -138,15 +142,15 @@ PROVOKED = {
 
 
 def test_words_that_no_cell_shows_are_provoked_or_belong_elsewhere() -> None:
-    hidden = {cell.id for cell, shown in questions() if unsaid(cell.source.splitlines()[0], shown)}
+    hidden = {name for name, heading, shown in questions() if unsaid(heading, shown)}
     assert hidden == PROVOKED.keys() | NOT_HERE
-    assert len(list(questions())) > 50
+    assert len(questions()) > 50
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PROVOKED)
 def test_a_provoked_error_says_the_words_of_its_heading(name: str) -> None:
-    (heading,) = [cell.source.splitlines()[0] for cell, _ in questions() if cell.id == name]
+    (heading,) = [heading for where, heading, _ in questions() if where == name]
     with pytest.raises(Exception) as caught:
         PROVOKED[name]()
     said = f"{caught.value} {caught.value.__cause__}"
